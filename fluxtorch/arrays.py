@@ -1,0 +1,54 @@
+"""The door where data comes in: what Julia would write as an array literal becomes a tensor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+__all__ = ["array", "summary"]
+
+
+def array(x: Any) -> Any:
+    """A list of numbers (nested to any depth, if it is rectangular) or a NumPy array as a tensor; the rest as it is.
+
+    The element type is torch's: integers are int64, floats the default dtype. A ragged list
+    stays a list.
+
+    >>> array([2, 1])
+    tensor([2, 1])
+    >>> array([[1.0, 2.0], [3.0, 4.0]]).shape
+    torch.Size([2, 2])
+    >>> array(["five", [6, 7]])
+    ['five', [6, 7]]
+    """
+    if type(x) is list:
+        return x if _shape(x) is None else torch.tensor(x)
+    if not isinstance(x, torch.Tensor) and hasattr(x, "__array_interface__"):
+        return torch.as_tensor(x)
+    return x
+
+
+def _shape(x: Any) -> tuple[int, ...] | None:
+    """The shape of a rectangular nested list of numbers, else None."""
+    if isinstance(x, (bool, int, float, complex)):
+        return ()
+    if type(x) is not list or not x:
+        return None
+    first = _shape(x[0])
+    if first is None or any(_shape(row) != first for row in x[1:]):
+        return None
+    return (len(x), *first)
+
+
+def summary(x: Any) -> str:
+    """What `x` is, in a few words, for an error message.
+
+    >>> summary(torch.ones(3, 4)), summary(torch.ones(3)), summary(2)
+    ('3×4 tensor of float32', '3-element tensor of float32', '2')
+    """
+    if isinstance(x, torch.Tensor):
+        size = "×".join(map(str, x.shape)) if x.ndim > 1 else f"{x.numel()}-element" if x.ndim else "0-dimensional"
+        return f"{size} tensor of {str(x.dtype).removeprefix('torch.')}"
+    text = repr(x)
+    return text if isinstance(x, (bool, int, float, str, type(None))) else f"{type(x).__name__}: {text[:60]}"

@@ -1,0 +1,561 @@
+"""Functors.jl: any nested structure has children, and can be rebuilt from new ones.
+
+Everything that looks into a model (gradients, parameters, optimiser state, devices, saving,
+printing) is a short walk over `functor`. Tuples, lists, dicts, named tuples, dataclasses, every
+`nn.Module`, classes marked by `functor` or `layer`, bound methods, `functools.partial`, and plain
+functions (their children are the local variables that they capture) have children; the rest are leaves.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import types
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias
+
+import torch
+from torch import nn
+
+from fluxtorch.namedtuples import NamedTuple, fold
+
+__all__ = [
+    "KeyPath",
+    "children",
+    "execute",
+    "fcollect",
+    "fleaves",
+    "fmap",
+    "fmap_with_path",
+    "fmapstructure",
+    "fmapstructure_with_path",
+    "functor",
+    "getkeypath",
+    "haskeypath",
+    "isleaf",
+    "leaf",
+    "setkeypath_",
+    "trainable",
+]
+
+Children: TypeAlias = "tuple[Any, ...] | list[Any] | dict[Any, Any] | NamedTuple"
+Rebuild: TypeAlias = "Callable[[Any], Any]"
+Rule: TypeAlias = "Callable[[Any], tuple[Children, Rebuild]]"
+
+# What decides how instances of a class are taken apart; None makes them leaves.
+_rules: dict[type, Rule | None] = {}
+# The same for every class met so far, found through its bases.
+_found: dict[type, Rule | None] = {}
+
+
+def functor(x: Any, fields: tuple[str, ...] | list[str] | None = None) -> Any:
+    """The children of `x` with a function that rebuilds `x` from others; or, for a class, Julia's `@functor`.
+
+    Given an instance, returns `(children, rebuild)`. Given a class, tells fluxtorch to look inside
+    its instances (their fields, or only those named in `fields`), and returns the class.
+    A class may also define a method `functor(self)` that returns the pair.
+
+    >>> class Foo:
+    ...     def __init__(self, x, y):
+    ...         self.x, self.y = x, y
+    >>> functor(Foo) is Foo
+    True
+    >>> kids, rebuild = functor(Foo(1, 2))
+    >>> kids
+    (x = 1, y = 2)
+    >>> rebuild((10, 20)).y
+    20
+    """
+    if isinstance(x, type):
+        if fields is not None and not all(isinstance(name, str) for name in fields):
+            raise TypeError(f"functor expects field names, got {fields!r}")
+        _set_rule(x, functools.partial(_object, names=None if fields is None else tuple(map(fold, fields))))
+        return x
+    rule = _rule(type(x))
+    return ((), lambda _: x) if rule is None else rule(x)
+
+
+def leaf(cls: type) -> type:
+    """Makes the instances of `cls` leaves, which no walk looks into (Julia's `@leaf`); returns `cls`.
+
+    >>> isleaf(leaf(type("Config", (dict,), {}))(a=1))
+    True
+    """
+    _set_rule(cls, None)
+    return cls
+
+
+def children(x: Any) -> Any:
+    """The children of `x`: a tuple, a list, a dict, or a named tuple of its fields; `()` for a leaf.
+
+    >>> children(nt(a=1, b=(2, 3)))
+    (a = 1, b = (2, 3))
+    """
+    return functor(x)[0]
+
+
+def isleaf(x: Any) -> bool:
+    """True if `x` has no children.
+
+    >>> isleaf(1), isleaf(torch.ones(3)), isleaf(["five", [6, 7]]), isleaf([]), isleaf(())
+    (True, True, False, False, True)
+    """
+    rule = _rule(type(x))
+    if rule is None:
+        return True
+    kids = rule(x)[0]
+    return not isinstance(kids, list) and len(kids) == 0
+
+
+def trainable(x: Any) -> Any:
+    """The children of `x` that training changes: all of them, unless its class says otherwise.
+
+    A class says so by `layer(trainable=(…))` or by a method `trainable(self)` that returns a named
+    tuple of fields; a torch module's buffers are never trained. (Optimisers.jl's `trainable`.)
+
+    >>> trainable((1, 2))
+    (1, 2)
+    """
+    method = getattr(type(x), "trainable", None)
+    if method is not None:
+        kids = children(x)
+        chosen = method(x)
+        if type(chosen) is tuple and isinstance(kids, NamedTuple):  # Flux's old spelling, without names
+            return NamedTuple.of({k: v for k, v in vars(kids).items() if any(v is c for c in chosen)})
+        return NamedTuple(chosen) if isinstance(chosen, dict) and isinstance(kids, NamedTuple) else chosen
+    if isinstance(x, nn.Module):
+        return NamedTuple.of({k: v for k, v in vars(children(x)).items() if k not in x._buffers})
+    return children(x)
+
+
+def fmap(
+    f: Callable[..., Any],
+    x: Any,
+    *ys: Any,
+    exclude: Callable[[Any], bool] = isleaf,
+    cache: dict[int, Any] | bool | None = True,
+    **prune: Any,
+) -> Any:
+    """Applies `f` to every leaf of `x` and rebuilds `x` from the results.
+
+    With more trees `ys`, `f` gets the leaf of each at the same place; where `x` is a layer, its
+    gradient's named tuple will do. `exclude(node)` says where to stop and apply `f` (default: at
+    leaves). A tensor, list, dict or layer that stands at several places is handled once, so that it
+    stays shared; `prune=value` puts `value` at all but the first place; `cache=None` handles every
+    place anew. Raises `ValueError` or `TypeError` where one of `ys` has a place too few.
+
+    >>> fmap(lambda v: 10 * v, nt(a=1, b=(2, [3])))
+    (a = 10, b = (20, [30]))
+    >>> fmap(lambda a, b: a + b, {"x": 1, "y": 2}, {"x": 10, "y": 20, "z": "ignored"})
+    {'x': 11, 'y': 22}
+    >>> twice = torch.ones(1)
+    >>> fmap(lambda v: v + 1, (twice, twice), prune=None)
+    (tensor([2.]), None)
+    """
+    return _walk(
+        lambda _, *leaves: f(*leaves), KeyPath(), (x, *ys), lambda _, node: exclude(node), _cache(cache), prune, True, set()
+    )
+
+
+def fmapstructure(f: Callable[..., Any], x: Any, *ys: Any, exclude: Callable[[Any], bool] = isleaf, **prune: Any) -> Any:
+    """Like `fmap`, but gives named tuples, tuples, lists and dicts in the place of layers and other objects.
+
+    >>> fmapstructure(lambda v: 2 * v, (1, [2, nt(a=3)]))
+    (2, [4, (a = 6)])
+    """
+    return _walk(
+        lambda _, *leaves: f(*leaves), KeyPath(), (x, *ys), lambda _, node: exclude(node), {}, prune, False, set()
+    )
+
+
+def fmap_with_path(
+    f: Callable[..., Any],
+    x: Any,
+    *ys: Any,
+    exclude: Callable[[KeyPath, Any], bool] | None = None,
+    cache: dict[int, Any] | bool | None = True,
+    **prune: Any,
+) -> Any:
+    """Like `fmap`, with `f(path, leaf, …)` and `exclude(path, node)`, where `path` is a `KeyPath`.
+
+    >>> fmap_with_path(lambda path, v: path, nt(a=1, b=(2,)))
+    (a = KeyPath("a"), b = (KeyPath("b", 0),))
+    """
+    return _walk(f, KeyPath(), (x, *ys), exclude or (lambda _, node: isleaf(node)), _cache(cache), prune, True, set())
+
+
+def fmapstructure_with_path(
+    f: Callable[..., Any], x: Any, *ys: Any, exclude: Callable[[KeyPath, Any], bool] | None = None, **prune: Any
+) -> Any:
+    """Like `fmap_with_path`, with the result of `fmapstructure`.
+
+    >>> fmapstructure_with_path(lambda path, v: len(path), [1, (2,)])
+    [1, (2,)]
+    """
+    return _walk(f, KeyPath(), (x, *ys), exclude or (lambda _, node: isleaf(node)), {}, prune, False, set())
+
+
+def execute(walk: Callable[..., Any], x: Any, *ys: Any) -> Any:
+    """Runs `walk(recurse, x, *ys)`, where `recurse(child, …)` continues with the same walk.
+
+    >>> def total(recurse, v):
+    ...     return sum(map(recurse, children(v))) if not isleaf(v) else v
+    >>> execute(total, (1, [2, 3]))
+    6
+    """
+
+    def recurse(*nodes: Any) -> Any:
+        return walk(recurse, *nodes)
+
+    return recurse(x, *ys)
+
+
+def fcollect(x: Any, exclude: Callable[[Any], bool] = lambda _: False) -> list[Any]:
+    """Every node of `x`, `x` itself first, each shared one once; nothing at or below nodes where `exclude` is true.
+
+    >>> fcollect((1, [2]))
+    [(1, [2]), 1, [2], 2]
+    """
+    seen: set[int] = set()
+    nodes: list[Any] = []
+
+    def visit(node: Any) -> None:
+        if exclude(node) or (_shareable(node) and id(node) in seen):
+            return
+        seen.add(id(node))
+        nodes.append(node)
+        for _, child in _items(children(node)):
+            visit(child)
+
+    visit(x)
+    return nodes
+
+
+def fleaves(x: Any, exclude: Callable[[Any], bool] = isleaf) -> list[Any]:
+    """The leaves of `x` from left to right; with `exclude`, the nodes where it is true.
+
+    >>> fleaves((1, [2, nt(a=3)]))
+    [1, 2, 3]
+    """
+    if exclude(x):
+        return [x]
+    return [found for _, child in _items(children(x)) for found in fleaves(child, exclude)]
+
+
+class KeyPath:
+    """The keys that lead from the root of a structure to a node: field names, dict keys, positions from 0.
+
+    >>> KeyPath("a", KeyPath("b", 3), "c")
+    KeyPath("a", "b", 3, "c")
+    """
+
+    __slots__ = ("keys",)
+
+    def __init__(self, *keys: Any) -> None:
+        self.keys: tuple[Any, ...] = tuple(k for key in keys for k in (key.keys if isinstance(key, KeyPath) else (key,)))
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.keys)
+
+    def __getitem__(self, i: int | slice) -> Any:
+        return KeyPath(*self.keys[i]) if isinstance(i, slice) else self.keys[i]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, KeyPath) and self.keys == other.keys
+
+    def __hash__(self) -> int:
+        return hash(self.keys)
+
+    def __str__(self) -> str:
+        return ".".join(map(str, self.keys))
+
+    def __repr__(self) -> str:
+        return "KeyPath(" + ", ".join(f'"{k}"' if isinstance(k, str) else repr(k) for k in self.keys) + ")"
+
+
+def getkeypath(x: Any, path: KeyPath) -> Any:
+    """The node of `x` at `path`. Raises `KeyError`, `IndexError` or `AttributeError` where there is none.
+
+    >>> getkeypath({"a": 3, "b": {"d": [5, 6, 7]}}, KeyPath("b", "d", 2))
+    7
+    """
+    for key in path:
+        x = getattr(x, key) if _by_attribute(x, key) else x[key]
+    return x
+
+
+def haskeypath(x: Any, path: KeyPath) -> bool:
+    """True if `x` has a node at `path`.
+
+    >>> haskeypath({"a": [1]}, KeyPath("a", 0)), haskeypath({"a": [1]}, KeyPath("a", 1))
+    (True, False)
+    """
+    try:
+        getkeypath(x, path)
+    except (KeyError, IndexError, AttributeError, TypeError):
+        return False
+    return True
+
+
+def setkeypath_(x: Any, path: KeyPath, value: Any) -> None:
+    """Puts `value` at `path` in `x`, in place. Raises `ValueError` for an empty path.
+
+    >>> x = {"a": [1, 2]}
+    >>> setkeypath_(x, KeyPath("a", 0), 10)
+    >>> x
+    {'a': [10, 2]}
+    """
+    if len(path) == 0:
+        raise ValueError("setkeypath_ needs a path with at least one key")
+    parent, key = getkeypath(x, path[:-1]), path[-1]
+    if _by_attribute(parent, key):
+        setattr(parent, key, value)
+    else:
+        parent[key] = value
+
+
+def _by_attribute(x: Any, key: Any) -> bool:
+    return isinstance(key, str) and not isinstance(x, (dict, list, tuple, NamedTuple)) and hasattr(x, key)
+
+
+# -- the walk itself -------------------------------------------------------------------------------
+
+
+def _walk(
+    f: Callable[..., Any],
+    path: KeyPath,
+    nodes: tuple[Any, ...],
+    exclude: Callable[[KeyPath, Any], bool],
+    cache: dict[int, Any] | None,
+    prune: dict[str, Any],
+    rebuilding: bool,
+    above: set[int],
+) -> Any:
+    x = nodes[0]
+    shared = cache is not None and _shareable(x)
+    if shared and id(x) in cache:  # type: ignore[operator]
+        return prune["prune"] if "prune" in prune else cache[id(x)][1]  # type: ignore[index]
+    if id(x) in above:  # a function that captures itself, say: there is nothing new below it
+        return x
+    if exclude(path, x):
+        result = f(path, *nodes)
+    else:
+        kids, rebuild = functor(x)
+        above.add(id(x))
+        values = [
+            _walk(
+                f, KeyPath(path, key), (kid, *(_child(y, key, x) for y in nodes[1:])), exclude, cache, prune, rebuilding, above
+            )
+            for key, kid in _items(kids)
+        ]
+        above.discard(id(x))
+        result = _like(kids, values)
+        if rebuilding:
+            result = rebuild(result)
+    if shared:
+        cache[id(x)] = (x, result)  # type: ignore[index]  # x is held, so that its id can't be reused
+    return result
+
+
+def _cache(cache: dict[int, Any] | bool | None) -> dict[int, Any] | None:
+    return {} if cache is True else None if cache is False or cache is None else cache
+
+
+def _shareable(x: Any) -> bool:
+    """Can `x` stand at two places and be changed in both? Numbers, strings and rows of values can't."""
+    return not isinstance(x, (int, float, complex, str, bytes, tuple, NamedTuple, type(None)))
+
+
+def _items(kids: Children) -> list[tuple[Any, Any]]:
+    """The children with their keys."""
+    if isinstance(kids, NamedTuple):
+        return list(vars(kids).items())
+    return list(kids.items()) if isinstance(kids, dict) else list(enumerate(kids))
+
+
+def _like(kids: Children, values: list[Any]) -> Children:
+    """`values` in the place of `kids`, in a container of the same kind."""
+    if isinstance(kids, NamedTuple):
+        return NamedTuple.of(dict(zip(vars(kids), values, strict=True)))
+    if isinstance(kids, dict):
+        return dict(zip(kids, values, strict=True))
+    return values if isinstance(kids, list) else tuple(values)
+
+
+def _child(y: Any, key: Any, x: Any) -> Any:
+    """The child of `y` that goes with the child `key` of `x`."""
+    kids = y if isinstance(y, (tuple, list, dict, NamedTuple)) and not hasattr(y, "_fields") else children(y)
+    try:
+        return kids[key]
+    except (KeyError, IndexError, TypeError):
+        raise ValueError(
+            f"the trees don't have the same structure: {type(x).__name__} has a child {key!r} "
+            f"and there is none in {'nothing' if y is None else type(y).__name__}"
+        ) from None
+
+
+# -- how each kind of thing is taken apart -----------------------------------------------------------
+
+
+def _set_rule(cls: type, rule: Rule | None) -> None:
+    _rules[cls] = rule
+    _found.clear()
+
+
+def _rule(cls: type) -> Rule | None:
+    try:
+        return _found[cls]
+    except KeyError:
+        _found[cls] = found = _find_rule(cls)
+        return found
+
+
+def _find_rule(cls: type) -> Rule | None:
+    for base in cls.__mro__:
+        if base in _rules:
+            # A dataclass or named tuple says more of itself than the plain base that it is made from.
+            if base is tuple and hasattr(cls, "_fields"):
+                return _namedtuple
+            if dataclasses.is_dataclass(cls) and not issubclass(cls, nn.Module):
+                return _dataclass
+            return _rules[base]
+        if "functor" in vars(base):
+            return lambda x: x.functor()
+    return _dataclass if dataclasses.is_dataclass(cls) else None
+
+
+def _tuple(x: tuple[Any, ...]) -> tuple[Children, Rebuild]:
+    # torch.max and the like return tuples of their own classes, which take one sequence.
+    own = type(x) is not tuple and hasattr(type(x), "n_sequence_fields")
+    return tuple(x), (type(x) if own else tuple)
+
+
+def _namedtuple(x: Any) -> tuple[Children, Rebuild]:
+    return NamedTuple.of(x._asdict()), lambda kids: type(x)(*kids)
+
+
+def _list(x: list[Any]) -> tuple[Children, Rebuild]:
+    if type(x) is list:
+        return x, list
+
+    def rebuild(kids: Any) -> Any:
+        new = copy.copy(x)
+        new[:] = kids
+        return new
+
+    return list(x), rebuild
+
+
+def _dict(x: dict[Any, Any]) -> tuple[Children, Rebuild]:
+    def rebuild(kids: Any) -> Any:
+        new = copy.copy(x)
+        new.update(kids)
+        return new
+
+    return dict(x), rebuild
+
+
+def _object(x: Any, names: tuple[str, ...] | None) -> tuple[Children, Rebuild]:
+    fields = [n for n in vars(x) if not n.startswith("_")] if names is None else names
+    return NamedTuple.of({name: getattr(x, name) for name in fields}), functools.partial(_copy_with, x)
+
+
+def _dataclass(x: Any) -> tuple[Children, Rebuild]:
+    names = [field.name for field in dataclasses.fields(x)]
+    return NamedTuple.of({name: getattr(x, name) for name in names}), functools.partial(_copy_with, x)
+
+
+def _copy_with(x: Any, kids: Any) -> Any:
+    """A copy of `x` with other fields. Its constructor is not run: it may take other arguments, or do more."""
+    names = children(x).keys()
+    new = copy.copy(x)
+    for name, value in zip(names, kids, strict=True):
+        object.__setattr__(new, name, value)
+    return new
+
+
+def _function(x: types.FunctionType) -> tuple[Children, Rebuild]:
+    captured = {}
+    for name, cell in zip(x.__code__.co_freevars, x.__closure__ or (), strict=True):
+        try:
+            value = cell.cell_contents
+        except ValueError:  # not assigned yet
+            continue
+        captured[name] = value
+    if not captured:
+        return (), lambda _: x
+
+    def rebuild(kids: Any) -> Any:
+        new = dict(zip(captured, kids, strict=True))
+        if all(new[name] is captured[name] for name in captured):
+            return x
+        cells = tuple(
+            types.CellType(new[name]) if name in new else cell
+            for name, cell in zip(x.__code__.co_freevars, x.__closure__ or (), strict=True)
+        )
+        f = types.FunctionType(x.__code__, x.__globals__, x.__name__, x.__defaults__, cells)
+        f.__kwdefaults__ = x.__kwdefaults__
+        f.__dict__.update(x.__dict__)
+        f.__qualname__, f.__doc__, f.__module__ = x.__qualname__, x.__doc__, x.__module__
+        return f
+
+    return NamedTuple.of(captured), rebuild
+
+
+def _method(x: types.MethodType) -> tuple[Children, Rebuild]:
+    def rebuild(kids: Any) -> Any:
+        (owner,) = kids
+        return x if owner is x.__self__ else types.MethodType(x.__func__, owner)
+
+    return NamedTuple.of({"self": x.__self__}), rebuild
+
+
+def _partial(x: functools.partial[Any]) -> tuple[Children, Rebuild]:
+    def rebuild(kids: Any) -> Any:
+        func, args, keywords = kids
+        new = type(x)(func, *args, **keywords)
+        new.__dict__.update(x.__dict__)
+        return new
+
+    return NamedTuple.of({"func": x.func, "args": x.args, "keywords": x.keywords}), rebuild
+
+
+def _module(x: nn.Module) -> tuple[Children, Rebuild]:
+    registries = (x._parameters, x._buffers, x._modules)
+
+    def rebuild(kids: Any) -> Any:
+        new = x.__new__(type(x))
+        # Registries, hooks and lists of weights belong to one module each.
+        new.__dict__ = {k: copy.copy(v) if isinstance(v, (list, dict, set)) else v for k, v in vars(x).items()}
+        for name, value in zip([name for registry in registries for name in registry], kids, strict=True):
+            old = x._parameters.get(name)
+            if isinstance(value, torch.Tensor) and old is not None and not isinstance(value, nn.Parameter):
+                if value.grad_fn is not None:  # a part of somebody's computation must stay one
+                    new._parameters[name] = value  # type: ignore[assignment]
+                    continue
+                value = nn.Parameter(value, requires_grad=old.requires_grad and value.is_floating_point())
+            setattr(new, name, value)
+        return new
+
+    return NamedTuple.of({name: value for registry in registries for name, value in registry.items()}), rebuild
+
+
+_rules.update(
+    {
+        tuple: _tuple,
+        list: _list,
+        dict: _dict,
+        NamedTuple: lambda x: (x, lambda kids: NamedTuple.of(dict(zip(vars(x), kids, strict=True)))),
+        types.FunctionType: _function,
+        types.MethodType: _method,
+        functools.partial: _partial,
+        nn.Module: _module,
+        torch.Tensor: None,
+        KeyPath: None,
+        str: None,
+    }
+)

@@ -1,0 +1,40 @@
+"""Zygote.jl: gradients, explicit and implicit."""
+
+from fluxtorch.zygote.gradient import (
+    checkpointed,
+    diaghessian,
+    dropgrad,
+    gradient,
+    hessian,
+    hessian_reverse,
+    hook,
+    ignore,
+    ignore_derivatives,
+    jacobian,
+    non_differentiable,
+    pullback,
+    withgradient,
+    withjacobian,
+)
+from fluxtorch.zygote.implicit import Grads, Params
+from fluxtorch.zygote.scope import within_gradient
+
+__all__ = [
+    "Grads",
+    "Params",
+    "checkpointed",
+    "diaghessian",
+    "dropgrad",
+    "gradient",
+    "hessian",
+    "hessian_reverse",
+    "hook",
+    "ignore",
+    "ignore_derivatives",
+    "jacobian",
+    "non_differentiable",
+    "pullback",
+    "withgradient",
+    "withjacobian",
+    "within_gradient",
+]

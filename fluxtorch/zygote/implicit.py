@@ -1,0 +1,339 @@
+"""Implicit gradients: of a function without arguments, by the tensors of a `Params`, looked up by identity."""
+
+from __future__ import annotations
+
+import types
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+from typing_extensions import Self
+
+from fluxtorch.arrays import summary
+from fluxtorch.functors import _items, isleaf, trainable
+from fluxtorch.namedtuples import NamedTuple
+from fluxtorch.printing import show
+from fluxtorch.zygote.explicit import back_of, borrow, check_loss, differentiate, first_of, value_of
+from fluxtorch.zygote.scope import differentiating, nested
+from fluxtorch.zygote.tracked import Tracked
+
+__all__ = ["Grads", "Params", "params"]
+
+
+class Params:
+    """An ordered set of tensors by identity, to take implicit gradients by: `Params([W, b])`.
+
+    Two tensors of equal values are two members; one tensor under two names is one. Raises
+    `TypeError` for a member that is no tensor.
+
+    >>> W, b = torch.ones(1, 2), torch.zeros(1)
+    >>> ps = Params([W, b])
+    >>> W in ps, torch.ones(1, 2) in ps, len(ps)
+    (True, False, 2)
+    >>> ps
+    Params([[1.0 1.0], [0.0]])
+    """
+
+    def __init__(self, xs: Iterable[torch.Tensor] = ()) -> None:
+        # The tensors are held, so that no other can come to have the id of one of them.
+        self._members: dict[int, torch.Tensor] = {}
+        self.push_(*xs)
+
+    def push_(self, *xs: torch.Tensor) -> Self:
+        """Adds tensors at the end; those already there stay where they are."""
+        for x in xs:
+            if not isinstance(x, torch.Tensor):
+                raise TypeError(f"Params holds tensors, by identity, and got {summary(x)}")
+        for x in xs:
+            self._members.setdefault(id(x), x)
+        return self
+
+    def delete_(self, *xs: torch.Tensor) -> Self:
+        """Takes tensors out; those that are no members are ignored."""
+        for x in xs:
+            self._members.pop(id(x), None)
+        return self
+
+    def union_(self, *others: Iterable[torch.Tensor]) -> Self:
+        """Adds the tensors of `others`."""
+        for other in others:
+            self.push_(*other)
+        return self
+
+    def union(self, *others: Iterable[torch.Tensor]) -> Params:
+        """These tensors and those of `others`."""
+        return self.copy().union_(*others)
+
+    def intersect_(self, *others: Iterable[torch.Tensor]) -> Self:
+        """Keeps the tensors that are in each of `others`."""
+        for other in others:
+            kept = {id(x) for x in other}
+            self._members = {key: x for key, x in self._members.items() if key in kept}
+        return self
+
+    def intersect(self, *others: Iterable[torch.Tensor]) -> Params:
+        """The tensors that are here and in each of `others`."""
+        return self.copy().intersect_(*others)
+
+    def issetequal(self, other: Iterable[torch.Tensor]) -> bool:
+        """True if `other` has the same tensors, in whatever order."""
+        return self._members.keys() == {id(x) for x in other}
+
+    def copy(self) -> Params:
+        """Another set of the same tensors."""
+        return Params(self)
+
+    def copy_(self, x: torch.Tensor) -> Self:
+        """Writes the vector `x` into the tensors, one after the other, column-major. Raises `ValueError` if sizes differ."""
+        total = sum(p.numel() for p in self)
+        if x.shape != (total,):
+            raise ValueError(f"copy_ needs a vector of {total} elements, and got {summary(x)}")
+        with torch.no_grad():
+            for p, part in zip(self, x.split([p.numel() for p in self]), strict=True):
+                p.copy_(part.reshape(p.shape[::-1]).permute(*range(p.ndim)[::-1]))
+        return self
+
+    __or__ = union
+    __and__ = intersect
+
+    def __sub__(self, other: Iterable[torch.Tensor]) -> Params:
+        return self.copy().delete_(*other)
+
+    def __ior__(self, other: Iterable[torch.Tensor]) -> Self:
+        return self.union_(other)
+
+    def __contains__(self, x: Any) -> bool:
+        return id(x) in self._members
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        return iter(list(self._members.values()))
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __getitem__(self, i: int | slice) -> Any:
+        return list(self._members.values())[i]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Params) and list(self._members) == list(other._members)
+
+    __hash__ = None  # type: ignore[assignment]  # it can change
+
+    def __repr__(self) -> str:
+        return "Params([" + ", ".join(map(show, self)) + "])"
+
+
+class Grads(Mapping[torch.Tensor, Any]):
+    """The result of an implicit gradient: `gs[W]` is the gradient by the tensor `W`, or None if `W` was not used.
+
+    Iterates over the tensors in the order of their `Params`. Sums and differences go tensor by
+    tensor (a gradient that is None counts as zero), products and quotients take a number. Raises
+    `KeyError` for a tensor that was not in the `Params`.
+
+    >>> W = torch.tensor([3.0])
+    >>> gs = gradient(lambda: (W**2).sum(), params(W))
+    >>> gs[W], W in gs
+    (tensor([6.]), True)
+    >>> (2 * gs + gs)[W]
+    tensor([18.])
+    """
+
+    def __init__(self, grads: Iterable[Any], params: Params) -> None:
+        self.params = params
+        self._grads = dict(zip(params._members, grads, strict=True))
+
+    def __getitem__(self, x: torch.Tensor) -> Any:
+        try:
+            return self._grads[id(x)]
+        except KeyError:
+            if not isinstance(x, torch.Tensor):
+                raise KeyError(f"gradients are looked up by the tensor itself, not by {summary(x)}") from None
+            raise KeyError(
+                f"this {summary(x)} was not among the parameters that the gradient was taken by; "
+                "they are told apart by identity, so a copy or a view of one is another tensor"
+            ) from None
+
+    def __setitem__(self, x: torch.Tensor, grad: Any) -> None:
+        self[x]
+        self._grads[id(x)] = grad
+
+    def __contains__(self, x: object) -> bool:
+        return id(x) in self._grads
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        return iter(self.params)
+
+    def __len__(self) -> int:
+        return len(self._grads)
+
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    def map(self, f: Callable[..., Any], *others: Grads) -> Grads:
+        """New gradients `f(g, …)`, tensor by tensor; those that are None here stay so."""
+        for other in others:
+            if not self.params.issetequal(other.params):
+                raise ValueError("gradients by different parameters can't be combined")
+        return Grads([None if g is None else f(g, *(o[p] for o in others)) for p, g in self.items()], self.params)
+
+    def map_(self, f: Callable[..., Any], *others: Grads) -> Self:
+        """The same in place: each gradient becomes `f(g, …)`."""
+        self._grads = self.map(f, *others)._grads
+        return self
+
+    def _with(self, other: Any, combine: Callable[[Any, Any], Any]) -> Grads:
+        if not isinstance(other, Grads):
+            return NotImplemented
+        if not self.params.issetequal(other.params):
+            raise ValueError("gradients by different parameters can't be combined")
+        return Grads([combine(g, other[p]) for p, g in self.items()], self.params)
+
+    def __add__(self, other: Grads) -> Grads:
+        return self._with(other, lambda a, b: b if a is None else a if b is None else a + b)
+
+    def __sub__(self, other: Grads) -> Grads:
+        return self._with(other, lambda a, b: a if b is None else -b if a is None else a - b)
+
+    def __neg__(self) -> Grads:
+        return self.map(lambda g: -g)
+
+    def _scaled(self, c: Any, scale: Callable[[Any, Any], Any]) -> Grads:
+        if isinstance(c, Grads):
+            raise TypeError("gradients can be added and subtracted; multiply or divide them by a number")
+        return self.map(lambda g: scale(g, c))
+
+    def __mul__(self, c: Any) -> Grads:
+        return self._scaled(c, lambda g, c: g * c)
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, c: Any) -> Grads:
+        return self._scaled(c, lambda g, c: g / c)
+
+    def __repr__(self) -> str:
+        return "Grads(...)"
+
+
+def params(*models: Any) -> Params:
+    """The trainable tensors of models, layers, structures of tensors, or functions that capture some.
+
+    Numbers are ignored. A list of numbers is no tensor, so it can't be a parameter: nobody would
+    hold the tensor to look its gradient up by. Warns if a function given captures nothing, because
+    global variables don't count.
+
+    >>> params(torch.ones(2), nt(a=torch.zeros(1), f=torch.tanh), 3)
+    Params([[1.0, 1.0], [0.0]])
+    """
+    for model in models:
+        if isinstance(model, types.FunctionType) and isleaf(model):
+            warnings.warn(
+                f"params({show(model)}): the function captures no local variables, so it has no parameters. "
+                "Global variables don't count: make them locals of an enclosing function, or pass them to params.",
+                stacklevel=2,
+            )
+        if isinstance(model, list) and model and all(type(v) in (int, float) for v in model):
+            warnings.warn(
+                "params was given a list of numbers, which is no parameter: "
+                "make it a tensor that you hold, torch.tensor([…]).",
+                stacklevel=2,
+            )
+    found = Params()
+    seen: set[int] = set()
+
+    def visit(x: Any) -> None:
+        if isinstance(x, torch.Tensor):
+            if x.dtype != torch.bool and not (isinstance(x, nn.Parameter) and not x.requires_grad):
+                found.push_(x)
+        elif id(x) not in seen and not isleaf(x):
+            seen.add(id(x))
+            kids = trainable(x)
+            alive.append(kids)
+            for _, kid in _items(kids):
+                visit(kid)
+
+    alive: list[Any] = []  # children are made on the fly; an id is theirs only while they live
+    visit(models)
+    return found
+
+
+class _Swap(TorchFunctionMode):
+    """While active, torch sees tracked stand-ins for tensors that can't be differentiated by themselves."""
+
+    def __init__(self, table: dict[int, torch.Tensor]) -> None:
+        super().__init__()
+        self._table = table
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return func(*self._swapped(args), **(self._swapped(kwargs) if kwargs else {}))
+
+    def _swapped(self, x: Any) -> Any:
+        if isinstance(x, torch.Tensor):
+            return self._table.get(id(x), x)
+        if type(x) in (tuple, list):
+            return type(x)(map(self._swapped, x))
+        return {k: self._swapped(v) for k, v in x.items()} if type(x) is dict else x
+
+
+class _following:
+    """`with _following(ps) as leaves:` makes torch record what is done to the tensors of `ps`, and gives what to differentiate by."""
+
+    def __init__(self, ps: Params) -> None:
+        self.leaves: list[torch.Tensor] = []
+        self.borrowed: list[torch.Tensor] = []
+        table: dict[int, torch.Tensor] = {}
+        for p in ps:
+            if not (p.is_floating_point() or p.is_complex()):
+                base = p.to(torch.get_default_dtype(), copy=True).requires_grad_()
+                table[id(p)] = Tracked.of(base, number=False, whole=True, integers=p)
+            elif p.is_leaf and not p.is_inference():
+                base = p
+                if not p.requires_grad:
+                    self.borrowed.append(p)
+            else:
+                base = p.view_as(p) if nested() and p.requires_grad else p.detach().clone().requires_grad_()
+                table[id(p)] = base
+            self.leaves.append(base)
+        self._swap = _Swap(table) if table else None
+        self._borrow = borrow(self.borrowed)
+
+    def __enter__(self) -> list[torch.Tensor]:
+        self._borrow.__enter__()
+        if self._swap is not None:
+            self._swap.__enter__()
+        return self.leaves
+
+    def __exit__(self, *exc: Any) -> None:
+        if self._swap is not None:
+            self._swap.__exit__(*exc)
+        self._borrow.__exit__()
+
+
+def implicit_gradient(f: Callable[[], Any], ps: Params) -> Grads:
+    with differentiating(), _following(ps) as leaves:
+        y = f()
+        check_loss(y, leaves)
+        return Grads(differentiate(y, leaves), ps.copy())
+
+
+def implicit_withgradient(f: Callable[[], Any], ps: Params) -> NamedTuple:
+    with differentiating(), _following(ps) as leaves:
+        y = f()
+        loss = first_of(y)
+        check_loss(loss, leaves)
+        grads = Grads(differentiate(loss, leaves), ps.copy())
+        return NamedTuple.of({"val": value_of(y), "grad": grads})
+
+
+def implicit_pullback(f: Callable[[], Any], ps: Params) -> tuple[Any, Callable[[Any], Grads]]:
+    with differentiating():
+        following = _following(ps)
+        with following as leaves:
+            y = f()
+        value = value_of(y)
+    back = back_of(y, leaves, following.borrowed)
+    return value, lambda seed: Grads(back(seed), ps.copy())
