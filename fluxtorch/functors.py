@@ -12,6 +12,7 @@ import copy
 import dataclasses
 import functools
 import types
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
@@ -23,6 +24,7 @@ from fluxtorch.namedtuples import NamedTuple, fold
 __all__ = [
     "KeyPath",
     "children",
+    "closure",
     "execute",
     "fcollect",
     "fleaves",
@@ -108,6 +110,26 @@ def isleaf(x: Any) -> bool:
     return not isinstance(kids, list) and len(kids) == 0
 
 
+def closure(f: Callable[..., Any]) -> NamedTuple:
+    """The local variables that the function `f` captures, as a named tuple: Julia's `f.W` is `closure(f).W`.
+
+    Warns if it captures none: global variables don't count, here or in Julia.
+
+    >>> def linear(n, m):
+    ...     W = torch.ones(m, n)
+    ...     return lambda x: W @ x
+    >>> closure(linear(2, 1)).W
+    tensor([[1., 1.]])
+    """
+    if not isinstance(f, types.FunctionType):
+        raise TypeError(f"closure looks into a function defined in Python, and got a {type(f).__name__}")
+    kids = children(f)
+    if isinstance(kids, NamedTuple):
+        return kids
+    warnings.warn(f"the function {f.__name__} captures no local variables; global variables don't count", stacklevel=2)
+    return NamedTuple()
+
+
 def trainable(x: Any) -> Any:
     """The children of `x` that training changes: all of them, unless its class says otherwise.
 
@@ -162,7 +184,7 @@ def fmapstructure(f: Callable[..., Any], x: Any, *ys: Any, exclude: Callable[[An
     """Like `fmap`, but gives named tuples, tuples, lists and dicts in the place of layers and other objects.
 
     >>> fmapstructure(lambda v: 2 * v, (1, [2, nt(a=3)]))
-    (2, [4, (a = 6)])
+    (2, [4, (a = 6,)])
     """
     return _walk(
         lambda _, *leaves: f(*leaves), KeyPath(), (x, *ys), lambda _, node: exclude(node), {}, prune, False, set()

@@ -10,10 +10,14 @@ from decimal import Decimal
 from typing import Any
 
 import torch
+from torch import nn
 
-__all__ = ["function_name", "show", "underscorise"]
+__all__ = ["function_name", "julia_type", "show", "underscorise"]
 
 _JULIA_TYPES = {
+    torch.float32: "Float32",
+    torch.float64: "Float64",
+    torch.int64: "Int64",
     torch.float16: "Float16",
     torch.bfloat16: "BFloat16",
     torch.int8: "Int8",
@@ -70,10 +74,18 @@ def show(x: Any, compact: bool = False) -> str:
         return _fields(vars(x), compact)
     if isinstance(x, torch.dtype):
         return str(x)
-    if callable(x) and not hasattr(type(x), "__call__"):
-        return function_name(x)
-    name = function_name(x)
-    return name if name else str(x)
+    if isinstance(x, nn.Module):
+        return str(x)
+    return (function_name(x) if callable(x) else "") or repr(x)
+
+
+def julia_type(x: torch.Tensor) -> str:
+    """The name of the element type of `x` in Julia.
+
+    >>> julia_type(torch.ones(2, dtype=torch.bfloat16))
+    'BFloat16'
+    """
+    return _JULIA_TYPES.get(x.dtype, str(x.dtype).removeprefix("torch."))
 
 
 def _fields(fields: Mapping[str, Any], compact: bool) -> str:
@@ -135,9 +147,10 @@ def _tensor(x: torch.Tensor, compact: bool) -> str:
     if x.ndim == 0:
         value = x.item()
         return show(value) if isinstance(value, bool) else _number(value, compact, single)
-    prefix = "" if x.dtype == torch.get_default_dtype() else _JULIA_TYPES.get(x.dtype, "")
+    plain = (torch.get_default_dtype(), torch.float64, torch.int64)
+    prefix = "" if x.dtype in plain else julia_type(x)
     if x.numel() == 0:
-        return f"{prefix or 'Float64'}[]" if x.ndim == 1 else f"{'×'.join(map(str, x.shape))} empty array"
+        return f"{julia_type(x)}[]" if x.ndim == 1 else f"{'×'.join(map(str, x.shape))} empty array"
 
     def cell(v: torch.Tensor) -> str:
         return _number(v.item(), compact, single)

@@ -136,7 +136,7 @@ def withjacobian(f: Callable[..., Any], *args: Any) -> NamedTuple:
             zero = torch.zeros(x.shape, dtype=_float_of(x), device=x.device)
             return torch.stack([_vec(zero if g is None else g) for g in found])
         if isinstance(x, (int, float)) and not isinstance(x, bool):
-            return torch.stack([torch.as_tensor(0.0 if row[i] is None else row[i], dtype=y.dtype) for row in rows])
+            return torch.stack([torch.as_tensor(0.0 if row[i] is None else row[i], dtype=_float_of(y)) for row in rows])
         return None
 
     matrices = [matrix(i, x) for i, x in enumerate(xs)]

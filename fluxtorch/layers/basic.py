@@ -1,0 +1,385 @@
+"""The layers of Flux's `basic.jl`, and the checks and conversions that all layers share."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from fluxtorch.arrays import array, summary
+from fluxtorch.base import identity
+from fluxtorch.errors import DimensionMismatch
+from fluxtorch.initialisers import create_bias, glorot_uniform, ones32
+from fluxtorch.layers.layer import Layer, layer
+from fluxtorch.layers.show import optional
+from fluxtorch.namedtuples import NamedTuple, fold
+from fluxtorch.printing import show
+
+__all__ = ["Chain", "Dense", "Diagonal", "Maxout", "Scale", "activations", "flatten", "joined", "match_eltype", "size_check", "sizes"]
+
+
+def reversed_axes(x: torch.Tensor) -> torch.Tensor:
+    """`x` read in opposite axis order: what Flux and torch call the same array. A view."""
+    return x.t() if x.ndim == 2 else x.permute(*range(x.ndim)[::-1])
+
+
+def size_check(layer: Any, x: torch.Tensor, dim: int, n: int) -> None:
+    """Raises `DimensionMismatch` in Flux's words unless `x` has `n` elements along `dim`."""
+    if dim >= x.ndim or dim < 0:
+        raise DimensionMismatch(f"layer {layer} expects ndims(input) > {max(dim, 0)}, but got {summary(x)}")
+    if x.shape[dim] != n:
+        raise DimensionMismatch(f"layer {layer} expects size(input, {dim}) == {n}, but got {summary(x)}")
+
+
+_warned: set[tuple[torch.dtype, torch.dtype]] = set()
+
+
+def match_eltype(layer: Any, dtype: torch.dtype, x: torch.Tensor) -> torch.Tensor:
+    """`x` in a layer's own element type. Warns once where that hides a slow program: Float64 into Float32."""
+    if x.dtype == dtype or x.is_complex() or torch.is_autocast_enabled(x.device.type):
+        return x
+    kinds = {torch.float64: torch.float32, torch.float32: torch.float16}
+    if kinds.get(x.dtype) == dtype and (dtype, x.dtype) not in _warned:
+        _warned.add((dtype, x.dtype))
+        want, got = ("Float32", "Float64") if dtype == torch.float32 else ("Float16", "Float32")
+        warnings.warn(
+            f"Layer with {want} parameters got {got} input. The input will be converted, "
+            f"but any earlier layers may be very slow. The layer is {layer}, its input a {summary(x)}.",
+            stacklevel=5,
+        )
+    return x.to(dtype)
+
+
+def tensor_input(layer: Any, x: Any) -> torch.Tensor:
+    """The input of a layer as a tensor: a list of numbers is an array."""
+    if not isinstance(x, torch.Tensor):
+        x = array(x)
+        if not isinstance(x, torch.Tensor):
+            raise TypeError(f"layer {layer} expects an array as input, but got {summary(x)}")
+    return x
+
+
+def sizes(layer: str, first: Any, rest: tuple[Any, ...]) -> tuple[Any, Any, tuple[Any, ...]]:
+    """What stands on the two sides of `in => out`, in Flux's spelling or in that of Flux < 0.12, and the other arguments."""
+    if isinstance(first, tuple) and len(first) == 2:
+        return first[0], first[1], rest
+    if is_size(first) and rest and is_size(rest[0]):
+        return first, rest[0], rest[1:]
+    raise TypeError(f"{layer} expects a pair of sizes, as in {layer}(10 |to| 5), and got {show(first)}")
+
+
+def whole(layer: str, *ns: Any) -> None:
+    """Raises `TypeError` unless all of `ns` are positive whole numbers."""
+    for n in ns:
+        if not is_size(n):
+            raise TypeError(f"{layer} expects its sizes to be whole numbers, and got {show(n)}")
+        if n < 0:
+            raise ValueError(f"{layer} expects sizes of at least 0, and got {n}")
+
+
+def is_size(x: Any) -> bool:
+    return isinstance(x, int) and not isinstance(x, bool)
+
+
+def weights(layer: str, x: Any) -> torch.Tensor | None:
+    """`x` as an array of floating numbers, if it is an array; else None."""
+    x = array(x)
+    if not isinstance(x, torch.Tensor):
+        return None
+    return x if x.is_floating_point() or x.is_complex() else x.to(torch.get_default_dtype())
+
+
+def at_most(layer: str, args: tuple[Any, ...], n: int) -> None:
+    if len(args) > n:
+        raise TypeError(f"{layer} got {len(args) - n} argument{'s' * (len(args) - n > 1)} too many: {show(args[n:])}")
+
+
+def joined(layers: Any) -> str:
+    """Layers on one line, with their names if they have any."""
+    if isinstance(layers, NamedTuple):
+        return ", ".join(f"{name} = {show(kid)}" for name, kid in vars(layers).items())
+    text = ", ".join(map(show, layers))
+    return f"[{text}]" if isinstance(layers, list) else text
+
+
+def act(layer: str, σ: Any) -> Callable[..., Any]:
+    """The activation `σ`, which must be a function."""
+    if not callable(σ):
+        raise TypeError(f"{layer} expects a function as its activation, and got {show(σ)}")
+    return σ  # type: ignore[no-any-return]
+
+
+@layer(expand=True)
+class Chain(Layer):
+    """Layers and functions called one after the other: `Chain(layers...)`, or with names `Chain(name=layer, ...)`.
+
+    `m[0]` is the first layer, `m[0:2]` a `Chain` of the first two, `m["name"]` or `m.layers.name`
+    one by its name. A list of layers may be given instead, and stays one list. Without layers it
+    is the identity.
+
+    Raises `ValueError` for a layer named `layers`, `TypeError` for one that can't be called.
+
+    >>> Chain(lambda x: x**2, lambda x: x + 1)(5)
+    26
+    >>> m = Chain(enc=Dense(10 |to| 5, tanh), dec=Dense(5 |to| 2))
+    >>> m["dec"] is m[1]
+    True
+    >>> print(m)
+    Chain(enc = Dense(10 => 5, tanh), dec = Dense(5 => 2))
+    """
+
+    layers: Any
+
+    def __init__(self, *layers: Any, **named: Any) -> None:
+        if layers and named:
+            raise TypeError("a Chain has layers with names or without, not both")
+        if "layers" in named:
+            raise ValueError("a Chain cannot have a named layer called `layers`")
+        if len(layers) == 1 and isinstance(layers[0], (list, tuple, NamedTuple)):
+            layers = layers[0]
+        if named:
+            layers = NamedTuple.of({fold(name): f for name, f in named.items()})
+        for f in layers:
+            if not callable(f):
+                raise TypeError(f"a Chain takes layers and functions, and got {show(f)}")
+        self.layers = layers
+
+    def __call__(self, x: Any) -> Any:
+        for f in self.layers:
+            x = f(x)
+        return x
+
+    def __getitem__(self, i: Any) -> Any:
+        if not isinstance(i, (slice, list, range)):
+            return self.layers[i]
+        chosen = range(len(self))[i] if isinstance(i, slice) else i
+        if isinstance(self.layers, NamedTuple):
+            names = list(self.keys())
+            return Chain(NamedTuple.of({names[k]: self.layers[k] for k in chosen}))
+        kept = [self.layers[k] for k in chosen]
+        return Chain(kept if isinstance(self.layers, list) else tuple(kept))
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.layers)
+
+    def keys(self) -> Any:
+        """The names of the layers, or their positions."""
+        return self.layers.keys() if isinstance(self.layers, NamedTuple) else range(len(self))
+
+    def __str__(self) -> str:
+        return f"Chain({joined(self.layers)})"
+
+
+def activations(c: Any, x: Any) -> tuple[Any, ...]:
+    """What each layer of the chain `c` gives, as a tuple, when `c` is called on `x`.
+
+    >>> activations(Chain(lambda x: x + 1, lambda x: x * 2, lambda x: x**3), 1)
+    (2, 4, 64)
+    """
+    results = []
+    for f in c:
+        x = f(x)
+        results.append(x)
+    return tuple(results)
+
+
+class Dense(Layer):
+    """A fully connected layer, `σ(W * x .+ b)`: `Dense(in |to| out, σ=identity; bias=True, init=glorot_uniform)`.
+
+    Input `(in,)`, `(in, N)` or `(in, a, …, N)`; output the same with `out` for `in`. `weight` is
+    `init(out, in)`, `(out, in)`, and `bias` zeros, `(out,)`; `bias=False` leaves it out.
+    `Dense(W, bias=True, σ=identity)` takes the arrays; `Dense(in, out, σ)` is Flux < 0.12's
+    spelling. The input is converted to the element type of the weight.
+
+    Raises `DimensionMismatch` for an input or bias of another size, `TypeError` for sizes that are
+    not whole numbers.
+
+    >>> model = Dense(5 |to| 2)
+    >>> model
+    Dense(5 => 2)       # 12 parameters
+    >>> model(rand32(5, 6, 4, 64)).shape
+    torch.Size([2, 6, 4, 64])
+    >>> model2 = Dense(ones(2, 5), False, tanh)
+    >>> model2
+    Dense(5 => 2, tanh; bias=false)  # 10 parameters
+    >>> model2(ones(5)).detach()
+    tensor([0.9999, 0.9999], dtype=torch.float64)
+    """
+
+    weight: torch.Tensor
+    bias: Any
+    σ: Any
+
+    def __init__(self, W: Any, *args: Any, bias: Any = True, init: Callable[..., torch.Tensor] = glorot_uniform, σ: Any = None) -> None:
+        given = weights("Dense", W)
+        if given is not None:
+            at_most("Dense", args, 2)
+            if given.ndim != 2:
+                raise DimensionMismatch(f"Dense expects a matrix of weights, and got a {summary(given)}")
+            bias, act_ = (*args, *(bias, identity)[len(args) :])[:2]
+        else:
+            n, m, args = sizes("Dense", W, args)
+            whole("Dense", n, m)
+            at_most("Dense", args, 1)
+            given = init(m, n)
+            act_ = args[0] if args else identity
+        self.weight = given
+        self.bias = create_bias(given, bias, given.shape[0])
+        self.σ = act("Dense", act_ if σ is None else σ)
+
+    @property
+    def W(self) -> torch.Tensor:
+        """The weight, as it was called before Flux 0.12."""
+        return self.weight
+
+    @property
+    def b(self) -> Any:
+        """The bias, as it was called before Flux 0.12."""
+        return self.bias
+
+    def __call__(self, x: Any) -> torch.Tensor:
+        x = x if isinstance(x, torch.Tensor) else tensor_input(self, x)
+        W, b = self.weight, self.bias
+        if x.ndim == 0 or x.shape[0] != W.shape[1]:
+            size_check(self, x, 0, W.shape[1])
+        if x.dtype != W.dtype:
+            x = match_eltype(self, W.dtype, x)
+        y = F.linear(x if x.ndim == 1 else reversed_axes(x), W, b if b is not False else None)
+        return self.σ(y if y.ndim == 1 else reversed_axes(y))
+
+    def __str__(self) -> str:
+        return f"Dense({self.weight.shape[1]} => {self.weight.shape[0]}{_options(self)})"
+
+
+def _options(l: Any) -> str:
+    return optional((l.σ is not identity, f", {show(l.σ)}"), (l.bias is False, "; bias=false"))
+
+
+class Scale(Layer):
+    """An element-wise layer, `σ(scale .* x .+ bias)`: `Scale(sizes..., σ=identity; bias=True, init=ones32)`.
+
+    Axes line up from the first, so `Scale(n)` takes `(n,)`, `(n, N)` or `(n, …)`. `Scale(scale,
+    bias=True, σ=identity)` takes the arrays.
+
+    >>> a = Scale(2)
+    >>> a
+    Scale(2)            # 4 parameters
+    >>> a([[1, 2, 3], [1, 2, 3]]).detach()
+    tensor([[1., 2., 3.],
+            [1., 2., 3.]])
+    >>> b = Scale(torch.tensor([[1.0, 2.0, 3.0, 4.0]]), False, abs2)
+    >>> b([1, 10]).detach().int()
+    tensor([[   1,    4,    9,   16],
+            [ 100,  400,  900, 1600]], dtype=torch.int32)
+    """
+
+    scale: torch.Tensor
+    bias: Any
+    σ: Any
+
+    def __init__(self, *args: Any, bias: Any = True, init: Callable[..., torch.Tensor] = ones32) -> None:
+        given = weights("Scale", args[0]) if args else None
+        if given is not None:
+            at_most("Scale", args, 3)
+            bias, σ = (*args[1:], *(bias, identity)[len(args) - 1 :])[:2]
+        else:
+            σ = args[-1] if args and callable(args[-1]) else identity
+            size = args[:-1] if args and callable(args[-1]) else args
+            if len(size) == 1 and isinstance(size[0], tuple):
+                size = size[0]
+            if not size:
+                raise TypeError("Scale expects the sizes of its scale, as in Scale(2)")
+            whole("Scale", *size)
+            given = init(*size)
+        self.scale = given
+        self.bias = create_bias(given, bias, *given.shape)
+        self.σ = act("Scale", σ)
+
+    def __call__(self, x: Any) -> torch.Tensor:
+        x = tensor_input(self, x)
+        try:
+            y = reversed_axes(self.scale) * reversed_axes(x)
+        except RuntimeError:
+            raise DimensionMismatch(f"layer {self} can't scale a {summary(x)}: their axes line up from the first") from None
+        if self.bias is not False:
+            y = y + reversed_axes(self.bias)
+        return self.σ(reversed_axes(y))
+
+    @property
+    def α(self) -> torch.Tensor:
+        """The scale, as it was called in `Diagonal`."""
+        return self.scale
+
+    @property
+    def β(self) -> Any:
+        """The bias, as it was called in `Diagonal`."""
+        return self.bias
+
+    def __str__(self) -> str:
+        return f"Scale({', '.join(map(str, self.scale.shape))}{_options(self)})"
+
+
+Diagonal = Scale
+"""The name of `Scale` up to Flux 0.12."""
+
+
+@layer(expand=True)
+class Maxout(Layer):
+    """The element-wise maximum of what several layers give for the same input: `Maxout(layers...)`, `Maxout(f, n)`.
+
+    With a function `f` without arguments and a number, the layers are `f()`, called `n` times.
+    Goodfellow et al., https://arxiv.org/abs/1302.4389. Raises `TypeError` without layers.
+
+    >>> m = Maxout(lambda x: abs2(x), lambda x: x * 3)
+    >>> m([[-2, -1, 0, 1, 2]])
+    tensor([[4, 1, 0, 3, 6]])
+    >>> Maxout(lambda: Dense(5 |to| 7, tanh), 3)
+    Maxout(
+      Dense(5 => 7, tanh),                  # 42 parameters
+      Dense(5 => 7, tanh),                  # 42 parameters
+      Dense(5 => 7, tanh),                  # 42 parameters
+    )                   # Total: 6 arrays, 126 parameters, 504 bytes.
+    """
+
+    layers: Any
+
+    def __init__(self, *layers: Any) -> None:
+        if len(layers) == 2 and is_size(layers[1]):
+            layers = tuple(layers[0]() for _ in range(layers[1]))
+        elif len(layers) == 1 and isinstance(layers[0], (tuple, list)):
+            layers = tuple(layers[0])
+        if not layers:
+            raise TypeError("Maxout needs at least one layer")
+        self.layers = layers
+
+    def __call__(self, x: Any) -> torch.Tensor:
+        x = array(x)
+        first, *rest = self.layers
+        y = first(x)
+        for f in rest:
+            z = f(x)
+            if z.shape != y.shape:
+                raise DimensionMismatch(f"the layers of {self} give arrays of different sizes: {summary(y)} and {summary(z)}")
+            y = torch.maximum(y, z)
+        return y  # type: ignore[no-any-return]
+
+    def __str__(self) -> str:
+        return f"Maxout({joined(self.layers)})"
+
+
+def flatten(x: Any) -> torch.Tensor:
+    """An array `(a, b, …, N)` as `(a * b * …, N)`, column-major. A view wherever the memory allows.
+
+    >>> flatten(rand32(3, 4, 5, 64)).shape
+    torch.Size([60, 64])
+    >>> flatten([1.0, 2.0]).shape
+    torch.Size([1, 2])
+    """
+    x = tensor_input("flatten", x)
+    return reversed_axes(reversed_axes(x).reshape(x.shape[-1], -1)) if x.ndim else x.reshape(1, 1)

@@ -1,0 +1,371 @@
+"""Convolutional layers and pools, on images `(W, H, C, N)` and their kin with one or three spatial axes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from fluxtorch.arrays import summary
+from fluxtorch.base import identity
+from fluxtorch.errors import DimensionMismatch
+from fluxtorch.initialisers import create_bias, glorot_uniform
+from fluxtorch.layers.basic import act, at_most, is_size, match_eltype, size_check, tensor_input, weights, whole
+from fluxtorch.layers.layer import Layer
+from fluxtorch.layers.show import optional
+from fluxtorch.nnlib.conv import conv, conv_transpose, expand, maxpool, meanpool
+from fluxtorch.printing import show
+
+__all__ = ["Conv", "ConvTranspose", "CrossCor", "DepthwiseConv", "MaxPool", "MeanPool", "SamePad", "convfilter", "depthwiseconvfilter"]
+
+
+class SamePad:
+    """Given as `pad=SamePad()`: the padding for which the output is as large as the input, divided by the stride.
+
+    >>> Conv((2, 2), 3 |to| 7, pad=SamePad())
+    Conv((2, 2), 3 => 7, pad=(1, 0, 1, 0))  # 91 parameters
+    """
+
+    def __repr__(self) -> str:
+        return "SamePad()"
+
+
+def calc_padding(pad: Any, k: tuple[int, ...], dilation: tuple[int, ...]) -> tuple[int, ...]:
+    """`pad` as it is kept: begin and end of each axis if they may differ, else as given for each axis."""
+    if isinstance(pad, SamePad) or pad is SamePad:
+        total = [(size - 1) * d for size, d in zip(k, dilation, strict=True)]
+        return tuple(half for t in total for half in (-(-t // 2), t // 2))
+    if isinstance(pad, (tuple, list)):
+        if len(pad) not in (len(k), 2 * len(k)):
+            raise ValueError(f"pad must be a number, {len(k)} of them, or {2 * len(k)} for begin and end of each axis, and is {pad}")
+        return tuple(pad)
+    return expand(2 * len(k), pad)
+
+
+def convfilter(
+    filter: tuple[int, ...], ch: Any, init: Callable[..., torch.Tensor] = glorot_uniform, groups: int = 1
+) -> torch.Tensor:
+    """A kernel for `Conv`: `init(*filter, in ÷ groups, out)` for `ch = in |to| out`. Raises `ValueError` if `groups` doesn't divide both.
+
+    >>> convfilter((3, 3), 4 |to| 8, groups=2).shape
+    torch.Size([3, 3, 2, 8])
+    """
+    cin, cout = _channels("convfilter", ch)
+    for side, n in (("Input", cin), ("Output", cout)):
+        if n % groups:
+            raise ValueError(f"{side} channel dimension must be divisible by groups: {n} by {groups}")
+    return init(*filter, cin // groups, cout)
+
+
+def depthwiseconvfilter(filter: tuple[int, ...], ch: Any, init: Callable[..., torch.Tensor] = glorot_uniform) -> torch.Tensor:
+    """A kernel for `DepthwiseConv`: `init(*filter, out ÷ in, in)` for `ch = in |to| out`, as Flux 0.12 has it.
+
+    >>> depthwiseconvfilter((3, 3), 4 |to| 8).shape
+    torch.Size([3, 3, 2, 4])
+    """
+    cin, cout = _channels("depthwiseconvfilter", ch)
+    if cout % cin:
+        raise ValueError(f"Output channel dimension must be divisible by the input's: {cout} by {cin}")
+    return init(*filter, cout // cin, cin)
+
+
+def _channels(layer: str, ch: Any) -> tuple[int, int]:
+    if not isinstance(ch, tuple) or len(ch) != 2:
+        raise TypeError(f"{layer} expects a pair of channels, as in 3 |to| 7, and got {show(ch)}")
+    whole(layer, *ch)
+    return ch
+
+
+def _window(layer: str, k: Any) -> tuple[int, ...]:
+    if not isinstance(k, (tuple, list)) or not k or not all(map(is_size, k)):
+        raise TypeError(f"{layer} expects a tuple of whole numbers for its window, as in (3, 3), and got {show(k)}")
+    if len(k) > 3:
+        raise ValueError(f"{layer} has kernels for one, two and three spatial axes, and got a window of {len(k)}")
+    return tuple(k)
+
+
+def _conv_arguments(
+    layer: str, k: Any, args: tuple[Any, ...], bias: Any, make: Callable[[tuple[int, ...], Any], torch.Tensor]
+) -> tuple[torch.Tensor, Any, Any]:
+    """Weight, bias and activation, from `(weight, bias, σ)` or from `(filter, in => out, σ)`."""
+    w = weights(layer, k)
+    if w is not None:
+        at_most(layer, args, 2)
+        if not 3 <= w.ndim <= 5:
+            raise DimensionMismatch(f"{layer} expects weights with 3 to 5 axes, and got a {summary(w)}")
+        bias, σ = (*args, *(bias, identity)[len(args) :])[:2]
+    else:
+        if not args:
+            raise TypeError(f"{layer} expects a window and a pair of channels, as in {layer}((3, 3), 3 |to| 7)")
+        at_most(layer, args[1:], 1)
+        w = make(_window(layer, k), args[0])
+        σ = args[1] if len(args) > 1 else identity
+    return w, bias, act(layer, σ)
+
+
+class _Convolution(Layer):
+    """What the convolutional layers share: the names that their arrays had, and the check of the input."""
+
+    @property
+    def W(self) -> torch.Tensor:
+        return self.weight  # type: ignore[no-any-return]
+
+    @property
+    def b(self) -> Any:
+        return self.bias
+
+    def _input(self, x: Any, cin: int) -> torch.Tensor:
+        x = tensor_input(self, x)
+        w = self.weight
+        if x.ndim != w.ndim:
+            raise DimensionMismatch(f"layer {self} expects ndims(input) == {w.ndim}, but got {summary(x)}")
+        if x.shape[-2] != cin:
+            size_check(self, x, x.ndim - 2, cin)
+        return match_eltype(self, w.dtype, x)
+
+    def _shown(self, cin: int, cout: int) -> str:
+        n = self.weight.ndim - 2
+        groups = getattr(self, "groups", 1)
+        return f"{type(self).__name__}({show(tuple(self.weight.shape[:n]))}, {cin} => {cout}" + optional(
+            (self.σ is not identity, f", {show(self.σ)}"),
+            (any(self.pad), f", pad={_maybe_tuple(self.pad)}"),
+            (any(s != 1 for s in self.stride), f", stride={_maybe_tuple(self.stride)}"),
+            (any(d != 1 for d in self.dilation), f", dilation={_maybe_tuple(self.dilation)}"),
+            (groups != 1, f", groups={groups}"),
+            (self.bias is False, ", bias=false"),
+        )
+
+
+def _maybe_tuple(x: tuple[int, ...]) -> str:
+    return str(x[0]) if len(set(x)) == 1 else show(x)
+
+
+class Conv(_Convolution):
+    """A convolutional layer: `Conv(filter, in |to| out, σ=identity; stride=1, pad=0, dilation=1, groups=1, bias=True, init=glorot_uniform)`.
+
+    Input `(W, H, in, N)`, output `(W', H', out, N)`, with as many spatial axes as `filter` has
+    numbers, one to three. `weight` is `(w, h, in ÷ groups, out)`, `bias` `(out,)`. `stride` and
+    `dilation` are a number or one for each axis; `pad` also begin and end of each in turn, or
+    `SamePad()`. `Conv(weight, bias=True, σ=identity; ...)` takes the arrays. A true convolution: the
+    kernel is flipped, unlike torch's and `CrossCor`'s.
+
+    Raises `DimensionMismatch` for an input of another size, `ValueError` if `groups` doesn't divide the channels.
+
+    >>> xs = rand32(100, 100, 3, 50)
+    >>> layer = Conv((5, 5), 3 |to| 7, relu, bias=False)
+    >>> layer
+    Conv((5, 5), 3 => 7, relu, bias=false)  # 525 parameters
+    >>> layer(xs).shape
+    torch.Size([96, 96, 7, 50])
+    >>> Conv((1, 1), 3 |to| 7, pad=(20, 10, 0, 0))(xs).shape
+    torch.Size([130, 100, 7, 50])
+    """
+
+    σ: Any
+    weight: torch.Tensor
+    bias: Any
+    stride: tuple[int, ...]
+    pad: tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int
+
+    def __init__(
+        self,
+        k: Any,
+        *args: Any,
+        init: Callable[..., torch.Tensor] = glorot_uniform,
+        stride: Any = 1,
+        pad: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+        bias: Any = True,
+    ) -> None:
+        w, b, σ = _conv_arguments("Conv", k, args, bias, lambda k, ch: convfilter(k, ch, init, groups))
+        if w.shape[-1] % groups:
+            raise ValueError(f"Output channel dimension must be divisible by groups: {w.shape[-1]} by {groups}")
+        n = w.ndim - 2
+        self.σ, self.weight = σ, w
+        self.bias = create_bias(w, b, w.shape[-1])
+        self.stride, self.dilation = expand(n, stride), expand(n, dilation)
+        self.pad = calc_padding(pad, w.shape[:n], self.dilation)
+        self.groups = groups
+
+    def __call__(self, x: Any) -> torch.Tensor:
+        x = self._input(x, self.weight.shape[-2] * self.groups)
+        b = self.bias if self.bias is not False else None
+        return self.σ(conv(x, self.weight, b, stride=self.stride, pad=self.pad, dilation=self.dilation, groups=self.groups))
+
+    def __str__(self) -> str:
+        return self._shown(self.weight.shape[-2] * self.groups, self.weight.shape[-1]) + ")"
+
+
+class CrossCor(_Convolution):
+    """A convolutional layer that doesn't flip its kernel, as torch's don't: `CrossCor(filter, in |to| out, σ=identity; ...)`.
+
+    Arguments, shapes and errors are those of `Conv`, but for `groups`, which it doesn't have.
+
+    >>> CrossCor((5, 5), 3 |to| 7, stride=3, pad=(2, 0))(rand32(100, 100, 3, 50)).shape
+    torch.Size([34, 32, 7, 50])
+    """
+
+    σ: Any
+    weight: torch.Tensor
+    bias: Any
+    stride: tuple[int, ...]
+    pad: tuple[int, ...]
+    dilation: tuple[int, ...]
+
+    def __init__(
+        self,
+        k: Any,
+        *args: Any,
+        init: Callable[..., torch.Tensor] = glorot_uniform,
+        stride: Any = 1,
+        pad: Any = 0,
+        dilation: Any = 1,
+        bias: Any = True,
+    ) -> None:
+        w, b, σ = _conv_arguments("CrossCor", k, args, bias, lambda k, ch: convfilter(k, ch, init))
+        n = w.ndim - 2
+        self.σ, self.weight = σ, w
+        self.bias = create_bias(w, b, w.shape[-1])
+        self.stride, self.dilation = expand(n, stride), expand(n, dilation)
+        self.pad = calc_padding(pad, w.shape[:n], self.dilation)
+
+    def __call__(self, x: Any) -> torch.Tensor:
+        x = self._input(x, self.weight.shape[-2])
+        b = self.bias if self.bias is not False else None
+        return self.σ(conv(x, self.weight, b, stride=self.stride, pad=self.pad, dilation=self.dilation, flipped=True))
+
+    def __str__(self) -> str:
+        return self._shown(self.weight.shape[-2], self.weight.shape[-1]) + ")"
+
+
+class ConvTranspose(_Convolution):
+    """A transposed convolution: `ConvTranspose(filter, in |to| out, σ=identity; stride=1, pad=0, outpad=0, dilation=1, groups=1, ...)`.
+
+    Input `(W, H, in, N)`, output `(W', H', out, N)` with `W' = (W - 1) * stride + 1 + (w - 1) *
+    dilation - pad + outpad`, where `pad` is both borders' together. `weight` is `(w, h, out ÷ groups,
+    in)`. With `pad=SamePad()` the output is the input's size times the stride. Otherwise as `Conv`.
+
+    >>> layer = ConvTranspose((5, 5), 3 |to| 7, relu)
+    >>> layer
+    ConvTranspose((5, 5), 3 => 7, relu)  # 532 parameters
+    >>> layer(rand32(100, 100, 3, 50)).shape
+    torch.Size([104, 104, 7, 50])
+    """
+
+    σ: Any
+    weight: torch.Tensor
+    bias: Any
+    stride: tuple[int, ...]
+    pad: tuple[int, ...]
+    outpad: tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int
+
+    def __init__(
+        self,
+        k: Any,
+        *args: Any,
+        init: Callable[..., torch.Tensor] = glorot_uniform,
+        stride: Any = 1,
+        pad: Any = 0,
+        outpad: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+        bias: Any = True,
+    ) -> None:
+        def make(k: tuple[int, ...], ch: Any) -> torch.Tensor:
+            return convfilter(k, _channels("ConvTranspose", ch)[::-1], init, groups)
+
+        w, b, σ = _conv_arguments("ConvTranspose", k, args, bias, make)
+        n = w.ndim - 2
+        self.σ, self.weight = σ, w
+        self.bias = create_bias(w, b, w.shape[-2] * groups)
+        self.stride, self.dilation = expand(n, stride), expand(n, dilation)
+        same = isinstance(pad, SamePad) or pad is SamePad
+        size = tuple(k - s + 1 for k, s in zip(w.shape[:n], self.stride, strict=True)) if same else w.shape[:n]
+        self.pad = calc_padding(pad, size, self.dilation)
+        self.outpad = expand(n, outpad)
+        self.groups = groups
+
+    def __call__(self, x: Any) -> torch.Tensor:
+        x = self._input(x, self.weight.shape[-1])
+        options = {"stride": self.stride, "pad": self.pad, "outpad": self.outpad, "dilation": self.dilation}
+        b = self.bias if self.bias is not False else None
+        return self.σ(conv_transpose(x, self.weight, b, groups=self.groups, **options))
+
+    def __str__(self) -> str:
+        shown = self._shown(self.weight.shape[-1], self.weight.shape[-2] * self.groups)
+        return shown + optional((any(self.outpad), f", outpad={show(self.outpad)}")) + ")"
+
+
+def DepthwiseConv(k: Any, *args: Any, **options: Any) -> Conv:
+    """A `Conv` with as many groups as input channels: `DepthwiseConv(filter, in |to| out, σ=identity; ...)`.
+
+    `DepthwiseConv(weight, bias=True, σ=identity; ...)` takes a weight `(w, h, multiplier, in)`.
+
+    >>> DepthwiseConv((5, 5), 3 |to| 6, relu, bias=False)
+    Conv((5, 5), 3 => 6, relu, groups=3, bias=false)  # 150 parameters
+    """
+    w = weights("DepthwiseConv", k)
+    if w is not None:
+        n, groups = w.ndim - 2, w.shape[-2]
+        # Flux keeps the columns of memory and only names the last two axes anew.
+        flat = w.permute(*range(w.ndim)[::-1]).reshape(-1, 1, *w.shape[:n][::-1])
+        return Conv(flat.permute(*range(w.ndim)[::-1]), *args, groups=groups, **options)
+    if not args:
+        raise TypeError("DepthwiseConv expects a window and a pair of channels, as in DepthwiseConv((3, 3), 3 |to| 6)")
+    return Conv(k, *args, groups=_channels("DepthwiseConv", args[0])[0], **options)
+
+
+class _Pool(Layer):
+    k: tuple[int, ...]
+    pad: tuple[int, ...]
+    stride: tuple[int, ...]
+
+    def __init__(self, k: Any, *, pad: Any = 0, stride: Any = None) -> None:
+        self.k = _window(type(self).__name__, k)
+        self.stride = self.k if stride is None else expand(len(self.k), stride)
+        self.pad = calc_padding(pad, self.k, (1,) * len(self.k))
+
+    def _checked(self, x: Any) -> torch.Tensor:
+        x = tensor_input(self, x)
+        if x.ndim != len(self.k) + 2:
+            raise DimensionMismatch(f"layer {self} expects ndims(input) == {len(self.k) + 2}, but got {summary(x)}")
+        return x
+
+    def __str__(self) -> str:
+        return f"{type(self).__name__}({show(self.k)}" + optional(
+            (any(self.pad), f", pad={_maybe_tuple(self.pad)}"),
+            (self.stride != self.k, f", stride={_maybe_tuple(self.stride)}"),
+        ) + ")"
+
+
+class MaxPool(_Pool):
+    """The largest value in each window: `MaxPool(window; pad=0, stride=window)`, on `(W, H, C, N)`.
+
+    `window` has one number for each spatial axis; `pad` is as in `Conv`.
+
+    >>> layer = MaxPool((5,), pad=2, stride=(3,))
+    >>> layer
+    MaxPool((5,), pad=2, stride=3)
+    >>> layer(rand32(100, 7, 50)).shape
+    torch.Size([34, 7, 50])
+    """
+
+    def __call__(self, x: Any) -> torch.Tensor:
+        return maxpool(self._checked(x), self.k, stride=self.stride, pad=self.pad)
+
+
+class MeanPool(_Pool):
+    """The mean of each window, zeros beyond the border counted: `MeanPool(window; pad=0, stride=window)`, on `(W, H, C, N)`.
+
+    >>> MeanPool((5, 5), pad=SamePad())(rand32(96, 96, 7, 50)).shape
+    torch.Size([20, 20, 7, 50])
+    """
+
+    def __call__(self, x: Any) -> torch.Tensor:
+        return meanpool(self._checked(x), self.k, stride=self.stride, pad=self.pad)

@@ -1,0 +1,257 @@
+"""What an optimisation rule is, and how one formula for one tensor runs on many at once."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import inspect
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeAlias
+
+import torch
+from typing_extensions import Self, dataclass_transform
+
+from fluxtorch.arrays import summary
+from fluxtorch.errors import DomainError
+from fluxtorch.namedtuples import NamedTuple
+from fluxtorch.printing import show
+
+__all__ = ["AbstractRule", "Tensors", "apply_", "explicit", "init", "split"]
+
+States: TypeAlias = "Sequence[Any]"
+Arrays: TypeAlias = "Sequence[torch.Tensor]"
+
+
+@dataclass_transform(eq_default=False)
+class AbstractRule:
+    """The base class of optimisation rules: `init(x)` makes the state for a tensor, `apply_` turns a gradient into a step.
+
+    A subclass lists its fields with their defaults, and gets a constructor from them, which takes
+    them by position or by name. Where the default is a float, or a tuple of floats, so is the field.
+    Rules compare by their fields; a field may be assigned to at any time.
+
+    Raises `DomainError` for a negative `eta`, `TypeError` for a field that is no number where the
+    default is one.
+
+    >>> class DecayDescent(AbstractRule):
+    ...     eta: float = 0.1
+    ...
+    ...     def init(self, x):
+    ...         return 1
+    ...
+    ...     def apply_(self, state, x, dx):
+    ...         return state + 1, dx * (self.eta / state**0.5)
+    >>> DecayDescent(1)
+    DecayDescent(1.0)
+    >>> DecayDescent().apply_(4, None, torch.tensor([20.0]))
+    (5, tensor([1.]))
+    """
+
+    # Does `apply_` do with only such methods of a tensor as `Tensors` has too?
+    grouped = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if inspect.get_annotations(cls):
+            dataclasses.dataclass(eq=False, repr=False)(cls)
+        if "apply_" in vars(cls):  # a parent's shortcuts belong to the parent's formula
+            for name in ("grouped", "apply_all_", "step_"):
+                if name not in vars(cls):
+                    setattr(cls, name, getattr(AbstractRule, name))
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            if type(field.default) in (float, tuple):
+                setattr(self, field.name, _like(field.default, getattr(self, field.name), f"{type(self).__name__}'s {field.name}"))
+        _check_eta(getattr(self, "eta", 0.0))
+
+    def init(self, x: torch.Tensor) -> Any:
+        """The state for the tensor `x` before its first step; None for a rule that remembers nothing."""
+        return None
+
+    def apply_(self, state: Any, x: Any, dx: Any) -> tuple[Any, Any]:
+        """The next state, and what to subtract from `x`, for the gradient `dx`; None in its place means no step.
+
+        May change the tensors in `state`, not `x` and not `dx`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} needs a method apply_(self, state, x, dx)")
+
+    def apply_all_(self, states: States, xs: Arrays, dxs: Arrays) -> tuple[list[Any], list[Any]]:
+        """`apply_` for several tensors, of one element type and on one device."""
+        if not self.grouped or xs[0].is_complex():
+            pairs = [self.apply_(*args) for args in zip(states, xs, dxs, strict=True)]
+            return [state for state, _ in pairs], [dx for _, dx in pairs]
+        new: list[Any] = [None] * len(xs)
+        steps: list[Any] = [None] * len(xs)
+        for part in split(states):
+            state, dx = self.apply_(
+                _gather([states[i] for i in part]), Tensors([xs[i] for i in part]), Tensors([dxs[i] for i in part])
+            )
+            for i, s, step in zip(part, _scatter(state, len(part)), _scatter(dx, len(part)), strict=True):
+                new[i], steps[i] = s, step
+        return new, steps
+
+    def step_(self, states: States, xs: Arrays, dxs: Arrays) -> Sequence[Any]:
+        """Changes the tensors `xs`, of one element type and on one device, in place; gives their next states."""
+        states, steps = self.apply_all_(states, xs, dxs)
+        given = [i for i, step in enumerate(steps) if step is not None]
+        if given:
+            torch._foreach_sub_([xs[i] for i in given], [steps[i] for i in given])
+        return states
+
+    def explicit(self) -> AbstractRule:
+        """The rule that `setup` puts into the state tree for this one."""
+        return self
+
+    def adjusted(self, **fields: Any) -> Self:
+        """A copy in which those of `fields` that the rule has are changed; others are ignored, as in Flux."""
+        new = copy.copy(self)
+        for name in fields.keys() & self.fields().keys():
+            setattr(new, name, fields[name])
+        if dataclasses.is_dataclass(new):
+            AbstractRule.__post_init__(new)
+        return new
+
+    def fields(self) -> dict[str, Any]:
+        """The fields by name."""
+        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
+
+    def functor(self) -> tuple[tuple[()], Any]:
+        return (), lambda _: self
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, AbstractRule):
+            return NotImplemented
+        return type(self) is type(other) and NamedTuple.of(self.fields()) == NamedTuple.of(other.fields())
+
+    __hash__ = object.__hash__
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(show(value, compact=True) for value in self.fields().values())})"
+
+    # What the implicit style remembers is kept under `_memory`, by the identity of tensors. Copied or
+    # saved together with the tensors, it is theirs again; a shallow copy starts afresh.
+
+    def __copy__(self) -> Self:
+        new = object.__new__(type(self))
+        new.__dict__.update({name: value for name, value in vars(self).items() if name != "_memory"})
+        return new
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(vars(self))
+        if "_memory" in state:
+            state["_memory"] = list(state["_memory"].values())
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if "_memory" in state:
+            self.__dict__["_memory"] = {id(entry[0]): entry for entry in state["_memory"]}
+
+
+def init(rule: AbstractRule, x: torch.Tensor) -> Any:
+    """The state of `rule` for the tensor `x` before the first step, in tensors of `x`'s size; None if it needs none.
+
+    >>> from fluxtorch.optimisers import Descent, Momentum
+    >>> init(Descent(), torch.ones(2)), init(Momentum(), torch.ones(2))
+    (None, tensor([0., 0.]))
+    """
+    return rule.init(x)
+
+
+def apply_(rule: AbstractRule, state: Any, x: torch.Tensor, dx: torch.Tensor) -> tuple[Any, Any]:
+    """The next state of `rule`, and what it would subtract from the tensor `x` for the gradient `dx`, of the same size.
+
+    May write into `state`; neither `x` nor `dx` is changed.
+
+    >>> from fluxtorch.optimisers import Descent
+    >>> apply_(Descent(0.1), None, torch.tensor([1.0, 2.0]), torch.tensor([4.0, 5.0]))
+    (None, tensor([0.4000, 0.5000]))
+    """
+    with torch.no_grad():
+        return rule.apply_(state, x, dx)
+
+
+def explicit(rule: Any) -> AbstractRule:
+    """`rule` as what a state tree holds. Raises `TypeError` for what is no rule, or has no such form."""
+    if isinstance(rule, AbstractRule):
+        return rule.explicit()
+    if isinstance(rule, type):
+        raise TypeError(f"expected a rule, such as {rule.__name__}(), and got the class {rule.__name__} itself")
+    if callable(getattr(rule, "apply_", None)):
+        raise TypeError(
+            f"setup does not know how to translate the old-style implicit rule {rule!r} "
+            "to an explicit one: that is a class with AbstractRule as its base"
+        )
+    raise TypeError(f"expected an optimisation rule such as Adam(), and got {summary(rule)}")
+
+
+class Tensors:
+    """Several tensors with the methods of one: `ts.mul_(2)` is one call of torch's for all of them."""
+
+    __slots__ = ("tensors",)
+
+    def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
+        self.tensors = tensors
+
+    def __getattr__(self, name: str) -> Any:
+        function = getattr(torch, f"_foreach_{name}")
+
+        def method(*args: Any, **kwargs: Any) -> Tensors:
+            result = function(self.tensors, *[a.tensors if type(a) is Tensors else a for a in args], **kwargs)
+            return self if result is None or name.endswith("_") else Tensors(result)
+
+        return method
+
+    def conj(self) -> Tensors:
+        return self
+
+    def sgn(self) -> Tensors:
+        return Tensors(torch._foreach_sign(self.tensors))
+
+
+def split(states: States) -> Iterator[list[int]]:
+    """The positions of states in groups, of which each agrees in all that is no tensor."""
+    groups: dict[Any, list[int]] = {}
+    for i, state in enumerate(states):
+        groups.setdefault(_numbers(state), []).append(i)
+    return iter(groups.values())
+
+
+def _numbers(state: Any) -> Any:
+    if isinstance(state, torch.Tensor):
+        return None
+    return tuple(map(_numbers, state)) if type(state) is tuple else state
+
+
+def _gather(states: States) -> Any:
+    """Many states as one, whose tensors are `Tensors`."""
+    first = states[0]
+    if isinstance(first, torch.Tensor):
+        return Tensors(states)
+    return tuple(map(_gather, zip(*states, strict=True))) if type(first) is tuple else first
+
+
+def _scatter(state: Any, n: int) -> Sequence[Any]:
+    """The opposite of `_gather`."""
+    if type(state) is Tensors:
+        return state.tensors
+    if type(state) is tuple and state:
+        return list(zip(*[_scatter(s, n) for s in state], strict=True))
+    return [state] * n
+
+
+def _like(default: Any, value: Any, name: str) -> Any:
+    """`value` as a float, or as a tuple of floats, as `default` is."""
+    if type(default) is tuple:
+        if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != len(default):
+            raise TypeError(f"{name} must be {len(default)} numbers, such as {show(default)}, and is {show(value)}")
+        return tuple(_like(d, v, name) for d, v in zip(default, value, strict=True))
+    if isinstance(value, str) or not hasattr(value, "__float__"):
+        raise TypeError(f"{name} must be a number, and is {show(value)}")
+    return float(value)
+
+
+def _check_eta(eta: Any) -> None:
+    if eta < 0:
+        raise DomainError(f"the learning rate cannot be negative, and is {eta}")

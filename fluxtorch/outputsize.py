@@ -1,0 +1,71 @@
+"""The size of a model's output, found without computing it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from fluxtorch.arrays import summary
+from fluxtorch.functors import fmap
+from fluxtorch.layers.basic import Chain, Dense, Maxout, Scale, is_size
+from fluxtorch.layers.conv import Conv, ConvTranspose, CrossCor, MaxPool, MeanPool
+from fluxtorch.layers.normalise import testmode_
+from fluxtorch.zygote.tracked import untracked
+
+__all__ = ["outdims", "outputsize"]
+
+
+def outputsize(m: Any, *inputs: Any, padbatch: bool = False) -> tuple[int, ...]:
+    """The size that `m` gives for inputs of the sizes `inputs`, each a tuple; nothing is computed.
+
+    With `padbatch`, an axis of size 1 for the batch is added to each. Raises what `m` raises for
+    inputs of these sizes.
+
+    >>> outputsize(Chain(Conv((3, 3), 3 |to| 16), Conv((3, 3), 16 |to| 32)), (10, 10, 3, 64))
+    (6, 6, 32, 64)
+    >>> outputsize(Dense(10 |to| 4), (10,), padbatch=True)
+    (4, 1)
+    """
+    for size in inputs:
+        if not isinstance(size, (tuple, list)) or not all(map(is_size, size)):
+            raise TypeError(f"outputsize expects sizes as tuples of whole numbers, and got {summary(size)}")
+    xs = [torch.empty((*size, 1) if padbatch else tuple(size), device="meta") for size in inputs]
+    with torch.no_grad():
+        y = testmode_(_on_meta(m))(*xs)
+    return tuple(y.shape)
+
+
+def _on_meta(m: Any) -> Any:
+    """A copy of `m` whose arrays have sizes but no contents."""
+    return fmap(lambda v: untracked(v).to("meta") if isinstance(v, torch.Tensor) else v, (m,))[0]
+
+
+def outdims(m: Any, isize: tuple[int, ...]) -> tuple[int, ...]:
+    """The spatial size of the output of `m` for an input of spatial size `isize`; further axes are ignored (Flux 0.10).
+
+    For `Chain`, `Dense`, `Scale`, `Maxout` and the convolutions and pools. Raises `TypeError` for anything else.
+
+    >>> outdims(Chain(Conv((3, 3), 3 |to| 16), Conv((3, 3), 16 |to| 32)), (10, 10))
+    (6, 6)
+    >>> outdims(Dense(10, 5), (5, 2)), outdims(Dense(10, 5), (10,))
+    ((5,), (5,))
+    """
+    if isinstance(m, Chain):
+        for f in m:
+            isize = outdims(f, isize)
+        return isize
+    if isinstance(m, Maxout):
+        return outdims(m.layers[0], isize)
+    if isinstance(m, Dense):
+        return (m.weight.shape[0],)
+    if isinstance(m, Scale):
+        return (m.scale.numel(),)
+    if isinstance(m, (Conv, ConvTranspose, CrossCor, MaxPool, MeanPool)):
+        pools = isinstance(m, (MaxPool, MeanPool))
+        n = len(m.k) if pools else m.weight.ndim - 2
+        if len(isize) < n:
+            raise TypeError(f"outdims of {m} needs a size of {n} axes, and got {tuple(isize)}")
+        channels = 1 if pools else m.weight.shape[-1] if isinstance(m, ConvTranspose) else m.weight.shape[-2] * getattr(m, "groups", 1)
+        return outputsize(m, (*isize[:n], channels, 1))[:n]
+    raise TypeError(f"outdims knows Chain, Dense, Scale, Maxout, convolutions and pools, and got {summary(m)}; try outputsize")

@@ -1,0 +1,200 @@
+"""Tracker.jl, the automatic differentiation of Flux up to 0.9: tracked arrays are torch's own that require a gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from fluxtorch.arrays import array, summary
+from fluxtorch.functors import fmap
+from fluxtorch.namedtuples import NamedTuple
+from fluxtorch.zygote import gradient as _gradient
+from fluxtorch.zygote import hessian as _hessian
+from fluxtorch.zygote import hook as _hook
+from fluxtorch.zygote import jacobian as _jacobian
+from fluxtorch.zygote import pullback as _pullback
+from fluxtorch.zygote import withgradient as _withgradient
+from fluxtorch.zygote.gradient import checkpointed
+from fluxtorch.zygote.implicit import Grads, Params
+from fluxtorch.zygote.scope import differentiating
+
+__all__ = [
+    "Grads",
+    "Params",
+    "back_",
+    "checkpoint",
+    "data",
+    "forward",
+    "grad",
+    "gradient",
+    "hessian",
+    "hook",
+    "istracked",
+    "jacobian",
+    "param",
+    "update_",
+    "withgradient",
+    "zero_grad_",
+]
+
+checkpoint = checkpointed
+forward = _pullback
+hessian = _hessian
+hook = _hook
+
+
+def param(x: Any) -> torch.Tensor:
+    """A number or an array as a tracked one: a new tensor, of floats, that requires a gradient.
+
+    A number becomes a 0-d tensor. Raises `TypeError` for anything else.
+
+    >>> param(2), param([1, 2])
+    (tensor(2., requires_grad=True), tensor([1., 2.], requires_grad=True))
+    """
+    x = array(x)
+    if isinstance(x, (int, float, complex)) and not isinstance(x, bool):
+        x = torch.tensor(x)
+    if not isinstance(x, torch.Tensor):
+        raise TypeError(f"param makes tracked numbers and arrays, and got {summary(x)}")
+    if not (x.is_floating_point() or x.is_complex()):
+        x = x.to(torch.get_default_dtype())
+    return x.detach().clone().requires_grad_()
+
+
+def gradient(f: Callable[..., Any], *args: Any, nest: bool = False) -> Any:
+    """The gradient of `f(*args)` by each argument; of `f()` by the tensors of a `Params`.
+
+    With `nest=True` the result can be differentiated again: inside another `gradient` it always
+    can; outside, it is tracked where an argument is. What `f` doesn't use has a gradient of zeros, as
+    in Tracker. See `fluxtorch.gradient` for shapes and errors.
+
+    >>> Tracker.gradient(lambda W, b, x: W * x + b, 2, 3, 4)
+    (4.0, 1.0, 2.0)
+    >>> df = lambda x: Tracker.gradient(lambda x: 3 * x**2 + 2 * x + 1, x, nest=True)[0]
+    >>> df(2), Tracker.gradient(df, 2, nest=True)
+    (14.0, (6.0,))
+    """
+    if nest and any(isinstance(arg, torch.Tensor) and arg.requires_grad for arg in args):
+        with differentiating():
+            grads = _gradient(f, *args)
+    else:
+        grads = _gradient(f, *args)
+    if isinstance(grads, Grads):
+        return Grads([torch.zeros_like(x.detach()) if g is None else g for x, g in grads.items()], grads.params)
+    return tuple(_zero(x) if g is None else g for x, g in zip(args, grads, strict=True))
+
+
+def _zero(x: Any) -> Any:
+    x = array(x)
+    if isinstance(x, torch.Tensor):
+        return torch.zeros_like(x.detach(), dtype=None if x.is_floating_point() else torch.get_default_dtype())
+    return 0.0 if isinstance(x, (int, float)) and not isinstance(x, bool) else None
+
+
+def withgradient(f: Callable[..., Any], *args: Any) -> NamedTuple:
+    """The value of `f(*args)` and its gradient, as `nt(val=…, grad=…)`. See `fluxtorch.withgradient`.
+
+    >>> Tracker.withgradient(lambda x: x**2, 3.0)
+    (val = 9.0, grad = (6.0,))
+    """
+    return _withgradient(f, *args)
+
+
+def jacobian(f: Callable[[Any], Any], x: Any) -> torch.Tensor:
+    """The matrix of derivatives of the vector `f(x)` by the vector `x`: `(len(f(x)), len(x))`.
+
+    >>> Tracker.jacobian(lambda x: x**2, [1.0, 2.0])
+    tensor([[2., 0.],
+            [0., 4.]])
+    """
+    return _jacobian(f, x)[0]  # type: ignore[no-any-return]
+
+
+def istracked(x: Any) -> bool:
+    """True for a tensor whose operations are recorded.
+
+    >>> Tracker.istracked(param(2)), Tracker.istracked(2)
+    (True, False)
+    """
+    return isinstance(x, torch.Tensor) and x.requires_grad
+
+
+def data(x: Any) -> Any:
+    """What is inside a tracked array (the same memory, not tracked); anything else as it is.
+
+    >>> Tracker.data(param(2)), Tracker.data("text")
+    (tensor(2.), 'text')
+    """
+    return x.detach() if isinstance(x, torch.Tensor) else x
+
+
+def back_(y: Any, seed: Any = None, *, once: bool = True) -> None:
+    """Adds the gradient of `y`, seeded with `seed` (1 for a number), to that of every tracked array behind it.
+
+    With `once=False` it can be done again for the same `y`. Raises `TypeError` for an array without a seed.
+
+    >>> x = param([3.0])
+    >>> Tracker.back_((x**2).sum())
+    >>> Tracker.grad(x)
+    tensor([6.])
+    """
+    if not istracked(y):
+        return
+    if seed is None and y.ndim:
+        raise TypeError(f"back_ needs a seed, an array of the size of its result, for a {summary(y)}")
+    seed = None if seed is None else torch.as_tensor(array(seed), dtype=y.dtype, device=y.device).expand_as(y)
+    y.backward(seed, retain_graph=not once)
+
+
+def grad(x: Any) -> Any:
+    """The gradient that `back_` has gathered for a tracked array: zeros before; None for what isn't tracked.
+
+    >>> Tracker.grad(param([1.0, 2.0]))
+    tensor([0., 0.])
+    """
+    if not istracked(x):
+        return None
+    return torch.zeros_like(x.detach()) if x.grad is None else x.grad
+
+
+def zero_grad_(x: Any) -> Any:
+    """Sets the gradient gathered for a tracked array, or for every one in a structure, to zero. Returns `x`.
+
+    >>> x = param([3.0])
+    >>> Tracker.back_((x**2).sum())
+    >>> grad(Tracker.zero_grad_(x))
+    tensor([0.])
+    """
+
+    def zero(v: Any) -> None:
+        if isinstance(v, torch.Tensor) and v.grad is not None:
+            v.grad = torch.zeros_like(v.grad)
+
+    fmap(zero, list(x) if isinstance(x, Params) else x)
+    return x
+
+
+def update_(x: torch.Tensor, delta: Any) -> torch.Tensor:
+    """Adds `delta` to the tracked array `x` in place and sets its gathered gradient to zero; returns `x`.
+
+    This is Tracker's `update!(W, Δ)`, which adds: for a step downhill, `update_(W, -0.1 * Δ)`.
+    Raises `TypeError` for what isn't a tensor, `ValueError` for a `delta` of another size.
+
+    >>> W = param([1.0, 2.0])
+    >>> Tracker.update_(W, [10.0, 20.0])
+    tensor([11., 22.], requires_grad=True)
+    """
+    delta = array(delta)
+    if not isinstance(x, torch.Tensor):
+        raise TypeError(f"update_ changes a tracked array in place, and got {summary(x)}: numbers don't change; make it param({x})")
+    if isinstance(delta, torch.Tensor) and delta.shape != x.shape:
+        raise ValueError(f"update_ needs a change of the size of the array, {summary(x)}, and got {summary(delta)}")
+    if delta is None:
+        return x
+    with torch.no_grad():
+        x += delta.detach() if isinstance(delta, torch.Tensor) else delta
+    return zero_grad_(x)  # type: ignore[no-any-return]
+
+
