@@ -1,4 +1,4 @@
-"""Doctests see what `from fluxtorch import *` brings."""
+"""Doctests see what `from fluxtorch import *` brings, where their own module has no such name."""
 
 from typing import Any
 
@@ -9,5 +9,8 @@ import fluxtorch
 
 
 @pytest.fixture(autouse=True)
-def _names(doctest_namespace: dict[str, Any]) -> None:
-    doctest_namespace.update({name: getattr(fluxtorch, name) for name in fluxtorch.__all__}, torch=torch)
+def _names(request: pytest.FixtureRequest, doctest_namespace: dict[str, Any]) -> None:
+    if isinstance(request.node, pytest.DoctestItem):
+        doctest_namespace.clear()
+        names = {name: getattr(fluxtorch, name) for name in fluxtorch.__all__}
+        doctest_namespace.update({k: v for k, v in (names | {"torch": torch}).items() if k not in request.node.dtest.globs})

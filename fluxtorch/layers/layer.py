@@ -6,6 +6,7 @@ import copy
 import functools
 import inspect
 import sys
+import types
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, TypeVar, get_origin, overload
 
@@ -13,7 +14,7 @@ import torch
 from torch import nn
 from typing_extensions import Format, Self, dataclass_transform, get_annotations
 
-from fluxtorch.arrays import array, summary
+from fluxtorch.arrays import array
 from fluxtorch.functors import _set_rule, functor
 from fluxtorch.layers.show import big_show, plain_show
 from fluxtorch.namedtuples import NamedTuple, fold
@@ -132,11 +133,12 @@ class Layer(nn.Module):
             _refuse_clash(name, cls.__name__)
         cls._fields = fields or None
         cls._defaults = dict(cls._defaults)
-        for name in fields:
-            if name in vars(cls) and not isinstance(vars(cls)[name], property):
-                # A function left on the class as a default would become a method.
-                cls._defaults[name] = vars(cls)[name]
-                delattr(cls, name)
+        for base in reversed([base for base in cls.__mro__ if base is cls or not issubclass(base, Layer)]):
+            for name in fields:
+                if name in vars(base) and not isinstance(vars(base)[name], (property, types.MemberDescriptorType)):
+                    # Left on the class, a default would hide what the field is set to, and a function become a method.
+                    cls._defaults[name] = vars(base)[name]
+                    delattr(base, name)
         forward = vars(cls).get("__call__", vars(cls).get("forward"))
         if forward is not None and not getattr(forward, "_through_module", False):
             cls.forward = forward  # type: ignore[method-assign]
@@ -538,7 +540,7 @@ def compose(*fs: Callable[..., Any]) -> Any:
     tensor([2., 0.])
     """
     if not fs or not all(map(callable, fs)):
-        raise TypeError(f"compose needs functions, and got {', '.join(map(summary, fs)) or 'none'}")
+        raise TypeError(f"compose needs functions, and got {', '.join(map(show, fs)) or 'none'}")
     return functools.reduce(ComposedFunction, fs)
 
 

@@ -94,7 +94,7 @@ def _brackets(x: Any) -> tuple[str, str]:
 
 
 def _layer_line(x: Any, indent: int, name: str) -> str:
-    text = name + (_array_text(x) if isinstance(x, torch.Tensor) else show(x))
+    text = name + (_array_text(x) if isinstance(x, torch.Tensor) else str(x) if hasattr(type(x), "_expand") else show(x))
     line = " " * indent + text + ("," if indent else "")
     ps = _params(x)
     if len(ps):

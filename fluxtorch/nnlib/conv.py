@@ -19,44 +19,78 @@ _MAXPOOL: tuple[Callable[..., torch.Tensor], ...] = (F.max_pool1d, F.max_pool2d,
 _MEANPOOL: tuple[Callable[..., torch.Tensor], ...] = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)
 
 
-def expand(n: int, x: Any) -> tuple[int, ...]:
-    """A number for each of `n` axes: `x` itself if it is a tuple, else `x` for all. Raises `ValueError` for another length.
+def expand(n: int, x: Any, what: str = "it", least: int | None = 1) -> tuple[int, ...]:
+    """A whole number for each of `n` axes: those of the tuple `x`, or the number `x` for all.
+
+    Raises `DimensionMismatch` for a tuple of another length, `TypeError` for what are no whole
+    numbers, `ValueError` for one below `least`; the message says `what` it is.
 
     >>> expand(2, 3), expand(2, (1, 2))
     ((3, 3), (1, 2))
     """
-    if isinstance(x, (tuple, list)):
-        if len(x) != n:
-            raise ValueError(f"expected {n} numbers, one for each axis, and got {tuple(x)}")
-        return tuple(x)
-    if not isinstance(x, int) or isinstance(x, bool):
-        raise TypeError(f"expected a whole number or a tuple of {n}, and got {x!r}")
-    return (x,) * n
+    xs = tuple(x) if isinstance(x, (tuple, list)) else (x,) * n
+    for v in xs:
+        if not isinstance(v, int) or isinstance(v, bool):
+            raise TypeError(f"{what} must be a whole number, or a tuple of {n}, and is {x!r}")
+        if least is not None and v < least:
+            raise ValueError(f"{what} must be at least {least}, and is {x}")
+    if len(xs) != n:
+        raise DimensionMismatch(f"{what} must have {n} numbers, one for each axis, and is {xs}")
+    return xs
 
 
-def spatial(x: torch.Tensor) -> int:
-    """The number of spatial axes of `x`. Raises `DimensionMismatch` unless it is one, two or three."""
-    if not 3 <= x.ndim <= 5:
-        raise DimensionMismatch(f"expected an array with 1 to 3 spatial axes, channels and batch, and got a {summary(x)}")
-    return x.ndim - 2
+def borders(n: int, pad: Any, least: int | None = 0) -> tuple[int, ...]:
+    """`pad` as begin and end of each spatial axis in turn: from a number, a tuple of `n` or of `2n`."""
+    if isinstance(pad, (tuple, list)) and len(pad) == n:
+        pad = tuple(p for p in pad for _ in range(2))
+    return expand(2 * n, pad, "pad", least)
 
 
 def reversed_axes(x: torch.Tensor) -> torch.Tensor:
     return x.permute(*range(x.ndim)[::-1])
 
 
-def borders(n: int, pad: Any) -> tuple[int, ...]:
-    """`pad` as begin and end of each spatial axis in turn: from a number, a tuple of `n` or of `2n`."""
-    if isinstance(pad, (tuple, list)) and len(pad) == 2 * n:
-        return tuple(pad)
-    return tuple(p for p in expand(n, pad) for _ in range(2))
+def _spatial(name: str, x: Any) -> torch.Tensor:
+    """`x` as a tensor with one to three spatial axes."""
+    x = array(x)
+    if not isinstance(x, torch.Tensor):
+        raise TypeError(f"{name} expects arrays, and got {summary(x)}")
+    if not 3 <= x.ndim <= 5:
+        raise DimensionMismatch(f"{name} expects arrays of 1 to 3 spatial axes and two more, and got a {summary(x)}")
+    return x
 
 
-def _padded(x: torch.Tensor, pad: tuple[int, ...], value: float = 0.0) -> tuple[torch.Tensor, tuple[int, ...]]:
-    """`x`, in torch's order, with what the kernel can't pad by itself padded, and what the kernel shall pad."""
-    if pad[::2] == pad[1::2]:
-        return x, pad[::2][::-1]
-    return F.pad(x, pad, value=value), (0,) * (len(pad) // 2)
+def _operands(name: str, x: Any, w: Any, axis: int, channels: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """`x` and the kernel `w` with one element type; the channels of `x` must be `channels` times the `axis` of `w`."""
+    x, w = _spatial(name, x), _spatial(name, w)
+    if x.ndim != w.ndim:
+        raise DimensionMismatch(f"{name} expects as many axes in both arrays, and got a {summary(x)} and a {summary(w)}")
+    if x.shape[-2] != w.shape[axis] * channels:
+        raise DimensionMismatch(
+            f"{name} expects {w.shape[axis] * channels} channels for a kernel of size {tuple(w.shape)}, and got a {summary(x)}"
+        )
+    if x.dtype != w.dtype and not torch.is_autocast_enabled(x.device.type):
+        dtype = torch.promote_types(x.dtype, w.dtype)
+        x, w = x.to(dtype), w.to(dtype)
+    return x, w
+
+
+def _dilation(n: int, dilation: Any, k: torch.Size) -> tuple[int, ...]:
+    # Between the elements of a window of one there is nothing, and Flux takes 0 for it.
+    return tuple(max(d, int(size == 1)) for d, size in zip(expand(n, dilation, "dilation", 0), k, strict=False))
+
+
+def _check_window(x: torch.Tensor, k: Sequence[int], pad: tuple[int, ...], dilation: tuple[int, ...]) -> None:
+    for i, (size, d) in enumerate(zip(k, dilation, strict=False)):
+        if x.shape[i] + pad[2 * i] + pad[2 * i + 1] <= (size - 1) * d:
+            raise DimensionMismatch(
+                f"a window of {(size - 1) * d + 1} doesn't fit into axis {i} of a {summary(x)} "
+                f"padded by {pad[2 * i]} and {pad[2 * i + 1]}"
+            )
+
+
+def _flip(w: torch.Tensor, n: int) -> torch.Tensor:
+    return w.flip(tuple(range(n))) if any(size > 1 for size in w.shape[:n]) else w
 
 
 def conv(

@@ -16,15 +16,16 @@ from fluxtorch.errors import DomainError
 from fluxtorch.namedtuples import NamedTuple
 from fluxtorch.printing import show
 
-__all__ = ["AbstractRule", "Tensors", "apply_", "explicit", "init", "split"]
+__all__ = ["AbstractRule", "Tensors", "apply_", "explicit", "fields_of", "init", "split"]
 
-States: TypeAlias = "Sequence[Any]"
-Arrays: TypeAlias = "Sequence[torch.Tensor]"
+# Of several tensors: their states, and they themselves.
+States: TypeAlias = "list[Any] | tuple[Any, ...]"
+Arrays: TypeAlias = "list[torch.Tensor] | tuple[torch.Tensor, ...]"
 
 
 @dataclass_transform(eq_default=False)
 class AbstractRule:
-    """The base class of optimisation rules: `init(x)` makes the state for a tensor, `apply_` turns a gradient into a step.
+    """The base class of optimisation rules: `init` makes the state for a tensor, `apply_` makes a gradient a step.
 
     A subclass lists its fields with their defaults, and gets a constructor from them, which takes
     them by position or by name. Where the default is a float, or a tuple of floats, so is the field.
@@ -61,9 +62,10 @@ class AbstractRule:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
-            if type(field.default) in (float, tuple):
-                setattr(self, field.name, _like(field.default, getattr(self, field.name), f"{type(self).__name__}'s {field.name}"))
-        _check_eta(getattr(self, "eta", 0.0))
+            name = f"{type(self).__name__}'s {field.name}"
+            setattr(self, field.name, _like(field.default, getattr(self, field.name), name))
+        if getattr(self, "eta", 0.0) < 0:
+            raise DomainError(f"the learning rate cannot be negative, and is {self.eta}")  # type: ignore[attr-defined]
 
     def init(self, x: torch.Tensor) -> Any:
         """The state for the tensor `x` before its first step; None for a rule that remembers nothing."""
@@ -76,9 +78,9 @@ class AbstractRule:
         """
         raise NotImplementedError(f"{type(self).__name__} needs a method apply_(self, state, x, dx)")
 
-    def apply_all_(self, states: States, xs: Arrays, dxs: Arrays) -> tuple[list[Any], list[Any]]:
+    def apply_all_(self, states: States, xs: Arrays, dxs: Arrays) -> tuple[States, States]:
         """`apply_` for several tensors, of one element type and on one device."""
-        if not self.grouped or xs[0].is_complex():
+        if not self.grouped or dxs[0].is_complex():
             pairs = [self.apply_(*args) for args in zip(states, xs, dxs, strict=True)]
             return [state for state, _ in pairs], [dx for _, dx in pairs]
         new: list[Any] = [None] * len(xs)
@@ -91,7 +93,7 @@ class AbstractRule:
                 new[i], steps[i] = s, step
         return new, steps
 
-    def step_(self, states: States, xs: Arrays, dxs: Arrays) -> Sequence[Any]:
+    def step_(self, states: States, xs: Arrays, dxs: Arrays) -> States:
         """Changes the tensors `xs`, of one element type and on one device, in place; gives their next states."""
         states, steps = self.apply_all_(states, xs, dxs)
         given = [i for i, step in enumerate(steps) if step is not None]
@@ -106,15 +108,11 @@ class AbstractRule:
     def adjusted(self, **fields: Any) -> Self:
         """A copy in which those of `fields` that the rule has are changed; others are ignored, as in Flux."""
         new = copy.copy(self)
-        for name in fields.keys() & self.fields().keys():
+        for name in fields.keys() & fields_of(self).keys():
             setattr(new, name, fields[name])
         if dataclasses.is_dataclass(new):
-            AbstractRule.__post_init__(new)
+            new.__post_init__()
         return new
-
-    def fields(self) -> dict[str, Any]:
-        """The fields by name."""
-        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
 
     def functor(self) -> tuple[tuple[()], Any]:
         return (), lambda _: self
@@ -122,12 +120,12 @@ class AbstractRule:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, AbstractRule):
             return NotImplemented
-        return type(self) is type(other) and NamedTuple.of(self.fields()) == NamedTuple.of(other.fields())
+        return type(self) is type(other) and NamedTuple.of(fields_of(self)) == NamedTuple.of(fields_of(other))
 
     __hash__ = object.__hash__
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(show(value, compact=True) for value in self.fields().values())})"
+        return f"{type(self).__name__}({', '.join(show(value, compact=True) for value in fields_of(self).values())})"
 
     # What the implicit style remembers is kept under `_memory`, by the identity of tensors. Copied or
     # saved together with the tensors, it is theirs again; a shallow copy starts afresh.
@@ -147,6 +145,11 @@ class AbstractRule:
         self.__dict__.update(state)
         if "_memory" in state:
             self.__dict__["_memory"] = {id(entry[0]): entry for entry in state["_memory"]}
+
+
+def fields_of(rule: AbstractRule) -> dict[str, Any]:
+    """The fields of `rule` by name."""
+    return {name: value for name, value in vars(rule).items() if not name.startswith("_")}
 
 
 def init(rule: AbstractRule, x: torch.Tensor) -> Any:
@@ -191,7 +194,7 @@ class Tensors:
 
     __slots__ = ("tensors",)
 
-    def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
+    def __init__(self, tensors: Any) -> None:
         self.tensors = tensors
 
     def __getattr__(self, name: str) -> Any:
@@ -232,7 +235,7 @@ def _gather(states: States) -> Any:
     return tuple(map(_gather, zip(*states, strict=True))) if type(first) is tuple else first
 
 
-def _scatter(state: Any, n: int) -> Sequence[Any]:
+def _scatter(state: Any, n: int) -> States:
     """The opposite of `_gather`."""
     if type(state) is Tensors:
         return state.tensors
@@ -242,16 +245,13 @@ def _scatter(state: Any, n: int) -> Sequence[Any]:
 
 
 def _like(default: Any, value: Any, name: str) -> Any:
-    """`value` as a float, or as a tuple of floats, as `default` is."""
-    if type(default) is tuple:
+    """`value` as a float, or as a tuple of floats, where `default` is one."""
+    if type(default) is tuple and all(type(d) is float for d in default):
         if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != len(default):
             raise TypeError(f"{name} must be {len(default)} numbers, such as {show(default)}, and is {show(value)}")
         return tuple(_like(d, v, name) for d, v in zip(default, value, strict=True))
+    if type(default) is not float:
+        return value
     if isinstance(value, str) or not hasattr(value, "__float__"):
         raise TypeError(f"{name} must be a number, and is {show(value)}")
     return float(value)
-
-
-def _check_eta(eta: Any) -> None:
-    if eta < 0:
-        raise DomainError(f"the learning rate cannot be negative, and is {eta}")

@@ -16,7 +16,7 @@ from fluxtorch.zygote.gradient import (
     withgradient,
     withjacobian,
 )
-from fluxtorch.zygote.implicit import Grads, Params
+from fluxtorch.zygote.implicit import Grads, Params, params
 from fluxtorch.zygote.scope import within_gradient
 
 __all__ = [

@@ -1,0 +1,297 @@
+"""State trees: `setup` makes one in the shape of a model, `update_` steps by it."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from typing import Any
+
+import torch
+from torch import nn
+
+from fluxtorch.arrays import array, summary
+from fluxtorch.errors import DimensionMismatch
+from fluxtorch.functors import KeyPath, _items, _like, children, fmap, trainable
+from fluxtorch.namedtuples import NamedTuple
+from fluxtorch.optimisers.rule import AbstractRule, explicit
+from fluxtorch.printing import show
+from fluxtorch.zygote.tracked import Tracked
+
+__all__ = ["Leaf", "isnumeric", "setup", "trainables", "update", "update_"]
+
+
+@dataclasses.dataclass(eq=False, repr=False)
+class Leaf:
+    """A rule with its state for one tensor of a model; a tensor at several places has one leaf at all of them.
+
+    >>> from fluxtorch.optimisers import Momentum
+    >>> Leaf(Momentum(0.1, 0.9), torch.zeros(1, 2))
+    Leaf(Momentum(0.1, 0.9), [0.0 0.0])
+    """
+
+    rule: AbstractRule
+    state: Any
+    frozen: bool = False
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Leaf):
+            return NotImplemented
+        return NamedTuple.of(vars(self)) == NamedTuple.of(vars(other))
+
+    __hash__ = object.__hash__
+
+    def __repr__(self) -> str:
+        return f"Leaf({self.rule!r}, {show(self.state, compact=True)}{', frozen = true' if self.frozen else ''})"
+
+
+def isnumeric(x: Any) -> bool:
+    """True for what training changes: a tensor of real or complex numbers, not a parameter with `requires_grad` off.
+
+    >>> isnumeric(torch.ones(2)), isnumeric(torch.tensor([1, 2])), isnumeric(1.0)
+    (True, False, False)
+    """
+    if not isinstance(x, torch.Tensor) or not (x.is_floating_point() or x.is_complex()):
+        return False
+    if isinstance(x, nn.Parameter):
+        return x.requires_grad
+    return not (isinstance(x, Tracked) and x.number)
+
+
+def setup(rule: Any, model: Any) -> Any:
+    """The state tree of `rule` for `model`: its structure, with a `Leaf` for each array to be trained, else `()`.
+
+    `model` is a layer, an array, or any structure of them. The tree is what `update_` needs, and what
+    it changes. Warns if there is nothing to train. Raises `TypeError` for what is no rule, and
+    `ValueError` for an array that can't be changed in place because its numbers share their memory.
+
+    >>> from fluxtorch.optimisers import Momentum
+    >>> setup(Momentum(), NamedTuple(x=torch.zeros(3), y=(True, False), z=torch.tanh))
+    (x = Leaf(Momentum(0.01, 0.9), [0.0, 0.0, 0.0]), y = ((), ()), z = ())
+    """
+    rule = explicit(rule)
+    leaves: dict[int, tuple[Any, Leaf]] = {}
+    tree = _setup(rule, model, leaves, set())
+    if not leaves:
+        warnings.warn("setup found no trainable parameters in this model", stacklevel=2)
+    return tree
+
+
+def _setup(rule: AbstractRule, x: Any, leaves: dict[int, tuple[Any, Leaf]], above: set[int]) -> Any:
+    if isnumeric(x):
+        if id(x) not in leaves:
+            if any(step == 0 and n > 1 for step, n in zip(x.stride(), x.shape, strict=True)):
+                raise ValueError(
+                    f"the model must be fully mutable, and a {summary(x)} in it has numbers that share their memory"
+                )
+            with torch.no_grad():
+                leaves[id(x)] = x, Leaf(rule, rule.init(x))
+        return leaves[id(x)][1]
+    if id(x) in above:
+        return ()
+    above.add(id(x))
+    kids = _trainable(x)
+    tree = _like(kids, [_setup(rule, kid, leaves, above) for _, kid in _items(kids)])
+    above.discard(id(x))
+    return tree
+
+
+def _trainable(x: Any) -> Any:
+    """The children of `x`, with None in the place of those that aren't trained."""
+    kids, chosen = children(x), trainable(x)
+    if isinstance(kids, (NamedTuple, dict)):
+        chosen = dict(_items(chosen))
+        return _like(kids, [chosen.get(key) for key, _ in _items(kids)])
+    return chosen
+
+
+def update_(tree: Any, model: Any, grad: Any) -> tuple[Any, Any]:
+    """Steps by the gradient `grad` of `model`, both changed in place: the arrays in `model` and the states in `tree`.
+
+    `tree` comes from `setup(rule, model)`, and `grad` has the structure of `model`, with None where
+    there is no gradient: nothing happens there, nor where the tree is frozen. An array at several
+    places is stepped once, by the sum of its gradients. Gives `(tree, model)`.
+
+    Raises `DimensionMismatch` for a gradient of another size than its array, `ValueError` for one of
+    another structure than the model, before anything is changed.
+
+    >>> from fluxtorch.optimisers import Descent
+    >>> m = NamedTuple(x=[1.0, 2.0, 3.0], y=torch.tanh)
+    >>> t = setup(Descent(0.1), m)
+    >>> update_(t, m, NamedTuple(x=[1, 1, 1], y=None))[1]
+    (x = [0.9, 1.9, 2.9], y = tanh)
+    """
+    found: dict[int, list[Any]] = {}
+    ties: list[tuple[torch.Tensor, torch.Tensor]] = []
+    _pair(tree, model, grad, model, found, ties)
+    with torch.no_grad():
+        before = [x.clone() for x, _ in ties]
+        step_all_(found.values())
+        for (x, other), old in zip(ties, before, strict=True):
+            other.add_(x - old)
+    return tree, model
+
+
+def step_all_(entries: Any) -> None:
+    """Steps the leaf, tensor and gradient of each entry, all those at once that one kernel can take."""
+    groups: dict[Any, list[Any]] = {}
+    for entry in entries:
+        leaf, x, _ = entry
+        groups.setdefault((id(leaf.rule), x.dtype, x.device), []).append(entry)
+    for group in groups.values():
+        leaves, xs, dxs = zip(*group, strict=True)
+        states = [leaf.state for leaf in leaves]
+        _check_device(states[0], xs[0])
+        for leaf, state in zip(leaves, leaves[0].rule.step_(states, xs, dxs), strict=True):
+            leaf.state = state
+
+
+def _check_device(state: Any, x: torch.Tensor) -> None:
+    if isinstance(state, torch.Tensor):
+        if state.device != x.device:
+            raise ValueError(
+                f"the optimiser's state is on {state.device} and the model on {x.device}: "
+                "call setup after moving the model, or move the state tree too"
+            )
+    elif type(state) is tuple:
+        for s in state:
+            _check_device(s, x)
+
+
+def _pair(tree: Any, x: Any, grad: Any, model: Any, found: dict[int, list[Any]], ties: list[Any]) -> None:
+    """Puts a leaf, its tensor and the sum of its gradients into `found`, for each leaf of `tree` that has one."""
+    if grad is None:
+        return
+    if type(tree) is Leaf:
+        if tree.frozen:
+            return
+        if not isinstance(x, torch.Tensor):
+            raise _mismatch(tree, x)
+        dx = fit(grad, x, model)
+        entry = found.get(id(tree))
+        if entry is None:
+            found[id(tree)] = [tree, x, dx]
+        else:
+            entry[2] = entry[2] + dx
+            if entry[1] is not x and all(x is not other for _, other in ties):
+                ties.append((entry[1], x))
+        return
+    if type(tree) is tuple and not tree:
+        return
+    kids = x if type(x) is NamedTuple else children(x)
+    kind = type(tree)
+    if kind is NamedTuple or kind is dict:
+        trees = vars(tree) if kind is NamedTuple else tree
+        xs = vars(kids) if type(kids) is NamedTuple else kids
+        grads = (
+            vars(grad) if type(grad) is NamedTuple else grad if isinstance(grad, dict) else dict(_items(children(grad)))
+        )
+        for key, t in trees.items():
+            if type(t) is tuple and not t:
+                continue
+            if key not in xs:
+                raise _mismatch(tree, x)
+            if key not in grads:
+                raise ValueError(
+                    f"the gradient must have the structure of the model, and has no {key!r}; None means no gradient"
+                )
+            _pair(t, xs[key], grads[key], model, found, ties)
+    elif kind is not tuple and kind is not list:
+        raise TypeError(f"update_ needs a state tree, from setup(rule, model), and got {summary(tree)}")
+    else:
+        grads = grad if isinstance(grad, (tuple, list)) else tuple(children(grad))
+        if len(kids) != len(tree):
+            raise _mismatch(tree, x)
+        if len(grads) != len(tree):
+            raise ValueError(
+                f"the gradient needs the structure of the model, and has {len(grads)} entries for a "
+                f"{type(x).__name__} of {len(tree)}: None is for none"
+            )
+        for t, kid, g in zip(tree, kids, grads, strict=True):
+            _pair(t, kid, g, model, found, ties)
+
+
+def _mismatch(tree: Any, x: Any) -> ValueError:
+    return ValueError(
+        f"the state tree is not that of this model: it has {show(tree)[:80]} in the place of {summary(x)}"
+    )
+
+
+def fit(grad: Any, x: torch.Tensor, model: Any = None) -> torch.Tensor:
+    """`grad` as a tensor of the element type of `x`. Raises `DimensionMismatch` if it has not the size of `x`."""
+    if not isinstance(grad, torch.Tensor):
+        grad = array(grad)
+        if isinstance(grad, (int, float, complex)):
+            grad = torch.as_tensor(grad, device=x.device)
+        if not isinstance(grad, torch.Tensor):
+            raise ValueError(
+                f"the gradient{_place(x, model)} must be an array like the parameter, {summary(x)}, "
+                f"and is {summary(grad)}"
+            )
+    if grad.shape != x.shape:
+        raise DimensionMismatch(
+            f"the gradient{_place(x, model)} is a {summary(grad)}, and the parameter is a {summary(x)}"
+        )
+    if grad.dtype is not x.dtype:
+        grad = grad.to(x.dtype)
+    if grad.layout is not torch.strided:
+        grad = grad.to_dense()
+    if grad.device != x.device:
+        raise ValueError(f"the gradient{_place(x, model)} is on {grad.device} and the parameter on {x.device}")
+    return grad
+
+
+def _place(x: torch.Tensor, model: Any) -> str:
+    path = next((path for path, p in trainables(model, path=True) if p is x), KeyPath())
+    return f" for {path}" if len(path) else ""
+
+
+def update(tree: Any, model: Any, grad: Any) -> tuple[Any, Any]:
+    """Like `update_`, on copies of `tree` and `model`, which are left as they are. Gives the copies.
+
+    >>> from fluxtorch.optimisers import Momentum
+    >>> m = (torch.tensor([1.0, 2.0]),)
+    >>> t2, m2 = update(setup(Momentum(0.1), m), m, ([25, 33],))
+    >>> m2, m
+    ((tensor([-1.5000, -1.3000]),), (tensor([1., 2.]),))
+    """
+    return update_(copied(tree), copied(model), grad)
+
+
+def copied(x: Any) -> Any:
+    """`x` with copies of its tensors in their places; what is tied stays tied."""
+
+    def copy(v: Any) -> Any:
+        if not isinstance(v, torch.Tensor):
+            return v
+        new = v.detach().clone()
+        return (
+            nn.Parameter(new, v.requires_grad) if isinstance(v, nn.Parameter) else new.requires_grad_(v.requires_grad)
+        )
+
+    return fmap(copy, x)
+
+
+def trainables(x: Any, path: bool = False) -> list[Any]:
+    """The arrays in `x` that are trained, each once, from left to right; with `path`, each after its `KeyPath`.
+
+    Inside `gradient` this is differentiated like the model itself.
+
+    >>> trainables(NamedTuple(a=[1.0, 2.0], b=({"c": torch.tensor([3.0])}, 5.0)))
+    [tensor([1., 2.]), tensor([3.])]
+    >>> trainables(({"c": torch.tensor([3.0])},), path=True)
+    [(KeyPath(0, "c"), tensor([3.]))]
+    """
+    found: dict[int, tuple[KeyPath, Any]] = {}
+    alive: list[Any] = []  # children are made on the fly; an id is theirs only while they live
+
+    def visit(x: Any, where: KeyPath, above: tuple[int, ...]) -> None:
+        if isnumeric(x):
+            found.setdefault(id(x), (where, x))
+        elif id(x) not in above:
+            kids = trainable(x)
+            alive.append(kids)
+            for key, kid in _items(kids):
+                visit(kid, KeyPath(where, key), (*above, id(x)))
+
+    visit(x, KeyPath(), ())
+    return list(found.values()) if path else [p for _, p in found.values()]
