@@ -122,7 +122,8 @@ class _OldStyle(AbstractOptimiser):
 class AdaBelief(rules.AdaBelief):
     """AdaBelief, whose `ε` is given as its root: where `optimisers.AdaBelief` adds `ε`, this adds `ε²`.
 
-    >>> AdaBelief()
+    >>> from fluxtorch import optimise
+    >>> optimise.AdaBelief()
     AdaBelief(0.001, (0.9, 0.999), 1.0e-8)
     """
 
@@ -139,7 +140,8 @@ class AdaBelief(rules.AdaBelief):
 class WeightDecay(rules.WeightDecay):
     """Adds `wd x` to the gradient. Unlike `optimisers.WeightDecay`, by default it does nothing.
 
-    >>> opt = Optimiser(WeightDecay(1e-4), Adam())
+    >>> from fluxtorch import optimise
+    >>> opt = Optimiser(optimise.WeightDecay(1e-4), Adam())
     >>> opt[0].wd
     0.0001
     """
@@ -163,6 +165,7 @@ class WeightDecay(rules.WeightDecay):
 class ClipValue(AbstractRule):
     """Keeps each number of the gradient between `-thresh` and `thresh`. `setup` makes it a `ClipGrad`.
 
+    >>> from fluxtorch.optimise import apply_
     >>> apply_(ClipValue(1), torch.ones(2), torch.tensor([0.5, -3.0]))
     tensor([ 0.5000, -1.0000])
     """
@@ -180,7 +183,8 @@ class ClipValue(AbstractRule):
 class ClipNorm(AbstractRule):
     """Scales a gradient whose L2 norm is above `thresh` down to that norm, each array by itself.
 
-    >>> apply_(ClipNorm(5), torch.ones(2), torch.tensor([30.0, 40.0]))
+    >>> from fluxtorch import optimise
+    >>> optimise.apply_(optimise.ClipNorm(5), torch.ones(2), torch.tensor([30.0, 40.0]))
     tensor([3., 4.])
     """
 
@@ -205,6 +209,7 @@ class InvDecay(_Schedule):
     """Divides the `n`-th step of each array by `1 + γ n`; last in an `Optimiser`.
 
     >>> opt = Optimiser(Adam(1e-3), InvDecay(1e-2))
+    >>> from fluxtorch.optimise import apply_
     >>> W = torch.ones(1)
     >>> apply_(InvDecay(1.0), W, torch.tensor([6.0]))
     tensor([3.])
@@ -226,6 +231,7 @@ class ExpDecay(_Schedule):
     Steps up to the number `start` don't count. The field `step` is `decay_step`. With another rule
     that has a learning rate, `η` is best 1.
 
+    >>> from fluxtorch.optimise import apply_
     >>> opt = ExpDecay(0.2, 0.5, 1, 1e-3)
     >>> W = torch.zeros(1)
     >>> [apply_(opt, W, torch.ones(1)).item() for _ in range(2)]
@@ -293,7 +299,8 @@ class Optimiser(OptimiserChain):
 def AdamW(eta: float = 0.001, beta: tuple[float, float] = (0.9, 0.999), decay: float = 0) -> Optimiser:
     """Adam with weights that decay apart from it: `Optimiser(Adam(η, β), WeightDecay(decay))`.
 
-    >>> AdamW(0.001, (0.89, 0.995), 0.1)
+    >>> from fluxtorch import optimise
+    >>> optimise.AdamW(0.001, (0.89, 0.995), 0.1)
     Optimiser(Adam(0.001, (0.89, 0.995), 1.0e-8), WeightDecay(0.1))
     """
     return Optimiser(Adam(eta, beta), WeightDecay(decay))
@@ -317,7 +324,8 @@ class _Updater:
 def SGD(params: Any, eta: float = 0.1, decay: float = 0.0) -> Any:
     """The oldest spelling of `Descent`: `opt = SGD(params(m), 0.1)`, for `train_(loss, data, opt)`.
 
-    Or `opt()`, after `back_` has left gradients with the parameters; it takes them away again. With `decay`, the rate falls as by `InvDecay(decay)`. Given a number, it is `Descent`.
+    Or for `opt()`, after `back_` has left gradients with the parameters: it takes them away again.
+    With `decay`, the rate falls as by `InvDecay(decay)`. Given a number, it is `Descent`.
 
     >>> SGD(0.1)
     Descent(0.1)
@@ -359,6 +367,7 @@ def _remember(rule: Any, x: torch.Tensor, state: Any) -> None:
 def apply_(rule: Any, x: torch.Tensor, dx: torch.Tensor) -> torch.Tensor:
     """What `rule` would subtract from the tensor `x` for the gradient `dx`, of its size; `rule` remembers the step.
 
+    >>> from fluxtorch.optimise import apply_
     >>> apply_(Descent(0.1), torch.ones(2), torch.tensor([4.0, 5.0]))
     tensor([0.4000, 0.5000])
     """
@@ -372,7 +381,7 @@ def apply_(rule: Any, x: torch.Tensor, dx: torch.Tensor) -> torch.Tensor:
 def is_rule(opt: Any) -> bool:
     if isinstance(opt, (AbstractRule, AbstractOptimiser)):
         return True
-    return not isinstance(opt, (type, torch.nn.Module)) and callable(getattr(opt, "apply_", None))
+    return not isinstance(opt, (type, torch.Tensor, torch.nn.Module)) and callable(getattr(opt, "apply_", None))
 
 
 def _rule(opt: Any) -> Any:
@@ -558,6 +567,8 @@ def train_(loss: Callable[..., Any], ps: Any, data: Any, opt: Any = None, cb: An
     """
     if opt is None and isinstance(data, _Updater):
         ps, data, opt = data.params, ps, data.rule
+    if opt is None:
+        raise TypeError("train_ needs an optimiser: train_(loss, model, data, opt_state), or train_(loss, ps, data, rule)")
     if not is_rule(opt):
         raise TypeError(
             "can't mix implicit Params with explicit state! With params(m), the last argument of train_ must be a rule "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -14,10 +14,20 @@ from fluxtorch.initialisers import create_bias, glorot_uniform
 from fluxtorch.layers.basic import act, at_most, is_size, match_eltype, size_check, tensor_input, weights, whole
 from fluxtorch.layers.layer import Layer
 from fluxtorch.layers.show import optional
-from fluxtorch.nnlib.conv import conv, conv_transpose, expand, maxpool, meanpool
+from fluxtorch.nnlib.conv import borders, conv, conv_transpose, expand, maxpool, meanpool
 from fluxtorch.printing import show
 
-__all__ = ["Conv", "ConvTranspose", "CrossCor", "DepthwiseConv", "MaxPool", "MeanPool", "SamePad", "convfilter", "depthwiseconvfilter"]
+__all__ = [
+    "Conv",
+    "ConvTranspose",
+    "CrossCor",
+    "DepthwiseConv",
+    "MaxPool",
+    "MeanPool",
+    "SamePad",
+    "convfilter",
+    "depthwiseconvfilter",
+]
 
 
 class SamePad:
@@ -31,43 +41,53 @@ class SamePad:
         return "SamePad()"
 
 
-def calc_padding(pad: Any, k: tuple[int, ...], dilation: tuple[int, ...]) -> tuple[int, ...]:
-    """`pad` as it is kept: begin and end of each axis if they may differ, else as given for each axis."""
+def calc_padding(pad: Any, k: Sequence[int], dilation: tuple[int, ...]) -> tuple[int, ...]:
+    """`pad` as it is kept: one number for each axis if it was given so, else begin and end of each."""
     if isinstance(pad, SamePad) or pad is SamePad:
         total = [(size - 1) * d for size, d in zip(k, dilation, strict=True)]
         return tuple(half for t in total for half in (-(-t // 2), t // 2))
-    if isinstance(pad, (tuple, list)):
-        if len(pad) not in (len(k), 2 * len(k)):
-            raise ValueError(f"pad must be a number, {len(k)} of them, or {2 * len(k)} for begin and end of each axis, and is {pad}")
-        return tuple(pad)
-    return expand(2 * len(k), pad)
+    full = borders(len(k), pad)
+    return tuple(pad) if isinstance(pad, (tuple, list)) else full
 
 
 def convfilter(
     filter: tuple[int, ...], ch: Any, init: Callable[..., torch.Tensor] = glorot_uniform, groups: int = 1
 ) -> torch.Tensor:
-    """A kernel for `Conv`: `init(*filter, in ÷ groups, out)` for `ch = in |to| out`. Raises `ValueError` if `groups` doesn't divide both.
+    """A kernel for `Conv`: `init(*filter, in ÷ groups, out)` for `ch = in |to| out`.
+
+    Raises `ValueError` if `groups` doesn't divide both numbers of channels.
 
     >>> convfilter((3, 3), 4 |to| 8, groups=2).shape
     torch.Size([3, 3, 2, 8])
     """
     cin, cout = _channels("convfilter", ch)
-    for side, n in (("Input", cin), ("Output", cout)):
-        if n % groups:
-            raise ValueError(f"{side} channel dimension must be divisible by groups: {n} by {groups}")
-    return init(*filter, cin // groups, cout)
+    _check_groups(groups, cin, cout)
+    return init(*_window("convfilter", filter), cin // groups, cout)
 
 
-def depthwiseconvfilter(filter: tuple[int, ...], ch: Any, init: Callable[..., torch.Tensor] = glorot_uniform) -> torch.Tensor:
-    """A kernel for `DepthwiseConv`: `init(*filter, out ÷ in, in)` for `ch = in |to| out`, as Flux 0.12 has it.
+def depthwiseconvfilter(
+    filter: tuple[int, ...], ch: Any, init: Callable[..., torch.Tensor] = glorot_uniform
+) -> torch.Tensor:
+    """A kernel for `depthwiseconv`: `init(*filter, out ÷ in, in)` for `ch = in |to| out`, as Flux 0.12 has it.
+
+    Raises `ValueError` if `in` doesn't divide `out`.
 
     >>> depthwiseconvfilter((3, 3), 4 |to| 8).shape
     torch.Size([3, 3, 2, 4])
     """
     cin, cout = _channels("depthwiseconvfilter", ch)
-    if cout % cin:
-        raise ValueError(f"Output channel dimension must be divisible by the input's: {cout} by {cin}")
-    return init(*filter, cout // cin, cin)
+    _check_groups(cin, cin, cout)
+    return init(*_window("depthwiseconvfilter", filter), cout // cin, cin)
+
+
+def _check_groups(groups: Any, cin: int, cout: int) -> None:
+    if not is_size(groups):
+        raise TypeError(f"groups must be a whole number, and is {show(groups)}")
+    if groups < 1:
+        raise ValueError(f"groups must be at least 1, and is {groups}")
+    for side, n in (("Input", cin), ("Output", cout)):
+        if n % groups:
+            raise ValueError(f"{side} channel dimension must be divisible by groups: {n} by {groups}")
 
 
 def _channels(layer: str, ch: Any) -> tuple[int, int]:
@@ -78,10 +98,10 @@ def _channels(layer: str, ch: Any) -> tuple[int, int]:
 
 
 def _window(layer: str, k: Any) -> tuple[int, ...]:
-    if not isinstance(k, (tuple, list)) or not k or not all(map(is_size, k)):
+    if not isinstance(k, tuple) or not k or not all(map(is_size, k)):
         raise TypeError(f"{layer} expects a tuple of whole numbers for its window, as in (3, 3), and got {show(k)}")
-    if len(k) > 3:
-        raise ValueError(f"{layer} has kernels for one, two and three spatial axes, and got a window of {len(k)}")
+    if min(k) < 1 or len(k) > 3:
+        raise ValueError(f"{layer} expects a window of one to three numbers, each at least 1, and got {show(k)}")
     return tuple(k)
 
 
@@ -89,17 +109,19 @@ def _conv_arguments(
     layer: str, k: Any, args: tuple[Any, ...], bias: Any, make: Callable[[tuple[int, ...], Any], torch.Tensor]
 ) -> tuple[torch.Tensor, Any, Any]:
     """Weight, bias and activation, from `(weight, bias, σ)` or from `(filter, in => out, σ)`."""
-    w = weights(layer, k)
+    # A flat list is rather a window that should be a tuple than an array of weights.
+    w = None if isinstance(k, list) and all(map(is_size, k)) else weights(layer, k)
     if w is not None:
         at_most(layer, args, 2)
         if not 3 <= w.ndim <= 5:
             raise DimensionMismatch(f"{layer} expects weights with 3 to 5 axes, and got a {summary(w)}")
         bias, σ = (*args, *(bias, identity)[len(args) :])[:2]
     else:
+        window = _window(layer, k)
         if not args:
             raise TypeError(f"{layer} expects a window and a pair of channels, as in {layer}((3, 3), 3 |to| 7)")
+        w = make(window, _channels(layer, args[0]))
         at_most(layer, args[1:], 1)
-        w = make(_window(layer, k), args[0])
         σ = args[1] if len(args) > 1 else identity
     return w, bias, act(layer, σ)
 
@@ -182,19 +204,20 @@ class Conv(_Convolution):
         bias: Any = True,
     ) -> None:
         w, b, σ = _conv_arguments("Conv", k, args, bias, lambda k, ch: convfilter(k, ch, init, groups))
-        if w.shape[-1] % groups:
-            raise ValueError(f"Output channel dimension must be divisible by groups: {w.shape[-1]} by {groups}")
+        _check_groups(groups, w.shape[-2] * groups, w.shape[-1])
         n = w.ndim - 2
         self.σ, self.weight = σ, w
         self.bias = create_bias(w, b, w.shape[-1])
-        self.stride, self.dilation = expand(n, stride), expand(n, dilation)
+        self.stride, self.dilation = expand(n, stride, "stride"), expand(n, dilation, "dilation", 0)
         self.pad = calc_padding(pad, w.shape[:n], self.dilation)
         self.groups = groups
 
     def __call__(self, x: Any) -> torch.Tensor:
         x = self._input(x, self.weight.shape[-2] * self.groups)
         b = self.bias if self.bias is not False else None
-        return self.σ(conv(x, self.weight, b, stride=self.stride, pad=self.pad, dilation=self.dilation, groups=self.groups))
+        return self.σ(  # type: ignore[no-any-return]
+            conv(x, self.weight, b, stride=self.stride, pad=self.pad, dilation=self.dilation, groups=self.groups)
+        )
 
     def __str__(self) -> str:
         return self._shown(self.weight.shape[-2] * self.groups, self.weight.shape[-1]) + ")"
@@ -230,13 +253,15 @@ class CrossCor(_Convolution):
         n = w.ndim - 2
         self.σ, self.weight = σ, w
         self.bias = create_bias(w, b, w.shape[-1])
-        self.stride, self.dilation = expand(n, stride), expand(n, dilation)
+        self.stride, self.dilation = expand(n, stride, "stride"), expand(n, dilation, "dilation", 0)
         self.pad = calc_padding(pad, w.shape[:n], self.dilation)
 
     def __call__(self, x: Any) -> torch.Tensor:
         x = self._input(x, self.weight.shape[-2])
         b = self.bias if self.bias is not False else None
-        return self.σ(conv(x, self.weight, b, stride=self.stride, pad=self.pad, dilation=self.dilation, flipped=True))
+        return self.σ(  # type: ignore[no-any-return]
+            conv(x, self.weight, b, stride=self.stride, pad=self.pad, dilation=self.dilation, flipped=True)
+        )
 
     def __str__(self) -> str:
         return self._shown(self.weight.shape[-2], self.weight.shape[-1]) + ")"
@@ -278,24 +303,27 @@ class ConvTranspose(_Convolution):
         bias: Any = True,
     ) -> None:
         def make(k: tuple[int, ...], ch: Any) -> torch.Tensor:
-            return convfilter(k, _channels("ConvTranspose", ch)[::-1], init, groups)
+            return convfilter(k, ch[::-1], init, groups)
 
         w, b, σ = _conv_arguments("ConvTranspose", k, args, bias, make)
+        _check_groups(groups, w.shape[-1], w.shape[-2] * groups)
         n = w.ndim - 2
         self.σ, self.weight = σ, w
         self.bias = create_bias(w, b, w.shape[-2] * groups)
-        self.stride, self.dilation = expand(n, stride), expand(n, dilation)
+        self.stride, self.dilation = expand(n, stride, "stride"), expand(n, dilation, "dilation", 0)
         same = isinstance(pad, SamePad) or pad is SamePad
         size = tuple(k - s + 1 for k, s in zip(w.shape[:n], self.stride, strict=True)) if same else w.shape[:n]
         self.pad = calc_padding(pad, size, self.dilation)
-        self.outpad = expand(n, outpad)
+        self.outpad = expand(n, outpad, "outpad", 0)
         self.groups = groups
 
     def __call__(self, x: Any) -> torch.Tensor:
         x = self._input(x, self.weight.shape[-1])
         options = {"stride": self.stride, "pad": self.pad, "outpad": self.outpad, "dilation": self.dilation}
         b = self.bias if self.bias is not False else None
-        return self.σ(conv_transpose(x, self.weight, b, groups=self.groups, **options))
+        return self.σ(  # type: ignore[no-any-return]
+            conv_transpose(x, self.weight, b, groups=self.groups, **options)
+        )
 
     def __str__(self) -> str:
         shown = self._shown(self.weight.shape[-1], self.weight.shape[-2] * self.groups)
@@ -328,7 +356,7 @@ class _Pool(Layer):
 
     def __init__(self, k: Any, *, pad: Any = 0, stride: Any = None) -> None:
         self.k = _window(type(self).__name__, k)
-        self.stride = self.k if stride is None else expand(len(self.k), stride)
+        self.stride = self.k if stride is None else expand(len(self.k), stride, "stride")
         self.pad = calc_padding(pad, self.k, (1,) * len(self.k))
 
     def _checked(self, x: Any) -> torch.Tensor:
@@ -338,10 +366,14 @@ class _Pool(Layer):
         return x
 
     def __str__(self) -> str:
-        return f"{type(self).__name__}({show(self.k)}" + optional(
-            (any(self.pad), f", pad={_maybe_tuple(self.pad)}"),
-            (self.stride != self.k, f", stride={_maybe_tuple(self.stride)}"),
-        ) + ")"
+        return (
+            f"{type(self).__name__}({show(self.k)}"
+            + optional(
+                (any(self.pad), f", pad={_maybe_tuple(self.pad)}"),
+                (self.stride != self.k, f", stride={_maybe_tuple(self.stride)}"),
+            )
+            + ")"
+        )
 
 
 class MaxPool(_Pool):

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
+from fluxtorch.arrays import summary
 from fluxtorch.base import identity
+from fluxtorch.errors import DimensionMismatch
 from fluxtorch.functors import fcollect
 from fluxtorch.initialisers import ones32, zeros32
-from fluxtorch.layers.basic import act, reversed_axes, size_check, tensor_input, whole
+from fluxtorch.layers.basic import act, is_size, reversed_axes, size_check, tensor_input, whole
 from fluxtorch.layers.layer import Layer, layer
 from fluxtorch.layers.show import optional
-from fluxtorch.nnlib.dropout import dropout
+from fluxtorch.nnlib.dropout import dropout, probability
 from fluxtorch.printing import show
 from fluxtorch.zygote.scope import within_gradient
 
@@ -56,7 +58,7 @@ def testmode_(m: Any, mode: Any = True) -> Any:
         elif isinstance(x, nn.Module):
             x.training = not inactive  # what torch's own modules, and Recur, go by
             if isinstance(x, Layer) and "active" in x._field_names():
-                x.active = None if inactive is None else not inactive
+                x.active = None if inactive is None else not inactive  # type: ignore[assignment]
     return m
 
 
@@ -84,11 +86,14 @@ def trainmode_(m: Any, mode: Any = True) -> Any:
 
 @layer(trainable=())
 class Dropout(Layer):
-    """Sets elements to 0 with probability `p` in training, and scales the others by `1 / (1 - p)`: `Dropout(p; dims, rng, active)`.
+    """Sets elements to 0 in training, with probability `p`, and divides the others by `1 - p`: `Dropout(p; dims, rng, active)`.
 
-    Takes an array of any size. With `dims`, the choice is made along those axes only: `dims=2`
-    drops whole channels of `(W, H, C, N)`. In testing it does nothing. Srivastava et al. 2014,
-    https://arxiv.org/abs/1207.0580. Raises `ValueError` unless `0 ≤ p ≤ 1`.
+    Takes an array of any size, and gives one of the same. In testing it changes nothing. `dims`, a
+    number or several, says along which axes to choose, so that the others are kept or dropped as a
+    whole: `dims=2` drops channels of `(W, H, C, N)`. `rng` is a `torch.Generator` to draw from.
+    Srivastava et al. 2014, https://arxiv.org/abs/1207.0580.
+
+    Raises `ValueError` unless `0 ≤ p ≤ 1`.
 
     >>> m = Chain(Dense(torch.ones(3, 2)), Dropout(0.4))
     >>> m(torch.ones(2, 1)).detach().flatten()
@@ -99,38 +104,57 @@ class Dropout(Layer):
 
     p: float
     dims: Any
-    active: bool | None
+    active: bool | None  # type: ignore[assignment]
     rng: torch.Generator | None
 
     def __init__(self, p: float, *, dims: Any = None, active: Any = None, rng: torch.Generator | None = None) -> None:
-        if not 0 <= p <= 1:
-            raise ValueError(f"Dropout expects 0 ≤ p ≤ 1, got p = {p}")
+        probability("Dropout", p)
+        if dims is not None and not all(map(is_size, dims if isinstance(dims, (tuple, list)) else (dims,))):
+            raise TypeError(f"Dropout expects an axis, or a tuple of them, as its dims, and got {show(dims)}")
+        if rng is not None and not isinstance(rng, torch.Generator):
+            raise TypeError(f"Dropout expects a torch.Generator as its rng, and got {show(rng)}")
         self.p, self.dims, self.active, self.rng = p, dims, _tidy_active(active), rng
 
     def __call__(self, x: Any) -> torch.Tensor:
-        x = tensor_input(self, x)
-        return dropout(x, self.p, dims=self.dims, rng=self.rng) if is_active(self) else x
+        return dropout(tensor_input(self, x), self.p, dims=self.dims, active=is_active(self), rng=self.rng)
 
     def __str__(self) -> str:
-        return f"Dropout({show(self.p)}" + optional(
-            (self.dims is not None, f", dims={show(self.dims)}"),
-            (self.active is not None, f", active={show(self.active)}"),
-        ) + ")"
+        return (
+            f"Dropout({show(self.p)}"
+            + optional(
+                (self.dims is not None, f", dims={show(self.dims)}"),
+                (self.active is not None, f", active={show(self.active)}"),
+            )
+            + ")"
+        )
+
+
+def _promoted(x: torch.Tensor, *arrays: torch.Tensor | None) -> list[Any]:
+    """All of them in the element type that they have together, as arrays of several have in Julia."""
+    if not x.is_floating_point():
+        x = x.to(torch.get_default_dtype())
+    kinds = {x.dtype, *(a.dtype for a in arrays if a is not None)}
+    if len(kinds) == 1 or torch.is_autocast_enabled(x.device.type):
+        return [x, *arrays]
+    dtype = functools.reduce(torch.promote_types, kinds)
+    return [None if a is None else a.to(dtype) for a in (x, *arrays)]
 
 
 @layer(trainable=("β", "γ"))
 class BatchNorm(Layer):
-    """Batch normalisation of the channels of `(…, C, N)`: `BatchNorm(C, λ=identity; initβ=zeros32, initγ=ones32, affine=True,
-    track_stats=True, active=None, eps=1e-5, momentum=0.1)`.
+    """Brings each channel of a batch to mean 0 and variance 1: `BatchNorm(channels, λ=identity; affine=True, track_stats=True, …)`.
 
-    Each channel is brought to mean 0 and variance 1 (over all axes but its own), then scaled by `γ`
-    and shifted by `β` if `affine`, then `λ` is applied. In training the statistics are the batch's,
-    and `μ` and `σ2` follow them: `μ = (1 - momentum) * μ + momentum * mean`, likewise `σ2` with the
-    unbiased variance. In testing they are `μ` and `σ2`, if `track_stats`. Ioffe & Szegedy 2015,
-    https://arxiv.org/abs/1502.03167.
+    Input `(C, N)`, `(…, C, N)`, output the same: each channel normalised over all other axes, then
+    scaled by `γ` and shifted by `β` if `affine`, then `λ` of it. `initβ=zeros32` and `initγ=ones32`
+    make those two, `eps=1e-5` is added to the variance (`ε` in Flux < 0.13).
 
-    Raises `DimensionMismatch` for an input with another number of channels, `ValueError` in training
-    on a single value per channel.
+    In training the statistics are the batch's, and with `track_stats` `μ` and `σ2` follow them: `μ =
+    (1 - momentum) * μ + momentum * mean` with `momentum=0.1`, likewise `σ2` with the unbiased variance.
+    In testing they are `μ` and `σ2`, without `track_stats` the batch's. `active` settles the mode.
+    Ioffe & Szegedy 2015, https://arxiv.org/abs/1502.03167.
+
+    Raises `DimensionMismatch` for an input with another number of channels, `ValueError` for one with
+    a single value per channel, which has no unbiased variance to follow.
 
     >>> m = BatchNorm(2, relu)
     >>> m
@@ -151,7 +175,7 @@ class BatchNorm(Layer):
     momentum: float
     affine: bool
     track_stats: bool
-    active: bool | None
+    active: bool | None  # type: ignore[assignment]
     chs: int
 
     def __init__(
@@ -166,36 +190,42 @@ class BatchNorm(Layer):
         active: Any = None,
         eps: float = 1e-5,
         momentum: float = 0.1,
+        ε: float | None = None,
     ) -> None:
         whole("BatchNorm", chs)
         self.λ = act("BatchNorm", λ)
         self.β, self.γ = (initβ(chs), initγ(chs)) if affine else (None, None)
         self.μ, self.σ2 = (zeros32(chs), ones32(chs)) if track_stats else (None, None)
-        self.ε, self.momentum = eps, momentum
+        self.ε, self.momentum = eps if ε is None else ε, momentum
         self.affine, self.track_stats = affine, track_stats
         self.active, self.chs = _tidy_active(active), chs
 
     def __call__(self, x: Any) -> torch.Tensor:
         x = tensor_input(self, x)
+        if x.ndim < 2:
+            raise DimensionMismatch(f"layer {self} expects ndims(input) >= 2, channels and batch, but got {summary(x)}")
         size_check(self, x, x.ndim - 2, self.chs)
-        if not x.is_floating_point():
-            x = x.to(torch.get_default_dtype())
-        arrays = μ, σ2, γ, β = self.μ, self.σ2, self.γ, self.β
-        kinds = {a.dtype for a in arrays if a is not None} - {x.dtype}
-        # torch normalises half precision by single-precision statistics, but mixes nothing else.
-        if kinds and not (kinds == {torch.float32} and x.dtype in (torch.float16, torch.bfloat16)):
-            μ, σ2, γ, β = (None if a is None else a.to(x.dtype) for a in arrays)
-        batch = is_active(self) or not self.track_stats
-        y = F.batch_norm(reversed_axes(x), μ, σ2, γ, β, batch, self.momentum, self.ε)
-        if batch and self.μ is not None and μ is not self.μ:
+        if x.is_complex():
+            raise TypeError(f"layer {self} expects real numbers, but got {summary(x)}")
+        x, μ, σ2, γ, β = _promoted(x, self.μ, self.σ2, self.γ, self.β)
+        batch = is_active(self) or μ is None
+        if batch and μ is not None and x.numel() <= self.chs:
+            raise ValueError(f"layer {self} expects more than one value per channel in training, but got {summary(x)}")
+        # F.batch_norm would refuse one value per channel even if nothing is tracked.
+        y = torch.batch_norm(reversed_axes(x), γ, β, μ, σ2, batch, self.momentum, self.ε, torch.backends.cudnn.enabled)
+        if batch and μ is not self.μ:
             with torch.no_grad():
                 self.μ.copy_(μ)
                 self.σ2.copy_(σ2)
         return self.λ(reversed_axes(y))  # type: ignore[no-any-return]
 
     def __str__(self) -> str:
-        return f"BatchNorm({self.chs}" + optional(
-            (self.λ is not identity, f", {show(self.λ)}"),
-            (not self.affine, ", affine=false"),
-            (self.active is not None, f", active={show(self.active)}"),
-        ) + ")"
+        return (
+            f"BatchNorm({self.chs}"
+            + optional(
+                (self.λ is not identity, f", {show(self.λ)}"),
+                (not self.affine, ", affine=false"),
+                (self.active is not None, f", active={show(self.active)}"),
+            )
+            + ")"
+        )

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
 
-from fluxtorch.arrays import summary
+from fluxtorch.arrays import array, summary
 from fluxtorch.errors import DimensionMismatch
 
-__all__ = ["conv", "conv_transpose", "depthwiseconv", "expand", "maxpool", "meanpool", "spatial"]
+__all__ = ["borders", "conv", "conv_transpose", "depthwiseconv", "expand", "maxpool", "meanpool"]
 
-_CONV: tuple[Callable[..., torch.Tensor], ...] = (F.conv1d, F.conv2d, F.conv3d)
-_TRANSPOSED: tuple[Callable[..., torch.Tensor], ...] = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
-_MAXPOOL: tuple[Callable[..., torch.Tensor], ...] = (F.max_pool1d, F.max_pool2d, F.max_pool3d)  # type: ignore[assignment]
-_MEANPOOL: tuple[Callable[..., torch.Tensor], ...] = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)
+Kernels: TypeAlias = "tuple[Callable[..., torch.Tensor], ...]"
+
+_CONV: Kernels = (F.conv1d, F.conv2d, F.conv3d)
+_TRANSPOSED: Kernels = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
+_MAXPOOL: Kernels = (F.max_pool1d, F.max_pool2d, F.max_pool3d)  # type: ignore[assignment]
+_MEANPOOL: Kernels = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)
 
 
 def expand(n: int, x: Any, what: str = "it", least: int | None = 1) -> tuple[int, ...]:
@@ -64,7 +66,9 @@ def _operands(name: str, x: Any, w: Any, axis: int, channels: int) -> tuple[torc
     """`x` and the kernel `w` with one element type; the channels of `x` must be `channels` times the `axis` of `w`."""
     x, w = _spatial(name, x), _spatial(name, w)
     if x.ndim != w.ndim:
-        raise DimensionMismatch(f"{name} expects as many axes in both arrays, and got a {summary(x)} and a {summary(w)}")
+        raise DimensionMismatch(
+            f"{name} expects as many axes in both arrays, and got a {summary(x)} and a {summary(w)}"
+        )
     if x.shape[-2] != w.shape[axis] * channels:
         raise DimensionMismatch(
             f"{name} expects {w.shape[axis] * channels} channels for a kernel of size {tuple(w.shape)}, and got a {summary(x)}"
@@ -113,15 +117,14 @@ def conv(
     >>> conv(x, w).flatten(), conv(x, w, flipped=True).flatten()
     (tensor([12., 23.]), tensor([21., 32.]))
     """
-    n = spatial(x)
-    w = reversed_axes(w if flipped else _flip(w, n))
-    xr, padding = _padded(reversed_axes(x), borders(n, pad))
-    stride, dilation = expand(n, stride)[::-1], expand(n, dilation)[::-1]
-    return reversed_axes(_CONV[n - 1](xr, w, bias, stride, padding, dilation, groups))
-
-
-def _flip(w: torch.Tensor, n: int) -> torch.Tensor:
-    return w.flip(tuple(range(n))) if any(size > 1 for size in w.shape[:n]) else w
+    x, w = _operands("conv", x, w, -2, groups)
+    n = x.ndim - 2
+    stride, pad, dilation = expand(n, stride, "stride"), borders(n, pad), _dilation(n, dilation, w.shape)
+    _check_window(x, w.shape[:n], pad, dilation)
+    kernel, xr, padding = reversed_axes(w if flipped else _flip(w, n)), reversed_axes(x), pad[::2][::-1]
+    if pad[::2] != pad[1::2]:  # torch's kernel pads both ends of an axis alike
+        xr, padding = F.pad(xr, pad), (0,) * n
+    return reversed_axes(_CONV[n - 1](xr, kernel, bias, stride[::-1], padding, dilation[::-1], groups))
 
 
 def conv_transpose(
@@ -137,23 +140,32 @@ def conv_transpose(
 ) -> torch.Tensor:
     """The gradient of `conv` by its input, as a layer: `x` `(W, H, Cin, N)`, `w` `(w, h, Cout ÷ groups, Cin)`.
 
-    `pad` takes from the borders of the result, `outpad` adds at the end of each spatial axis.
+    `pad` takes from the borders of the result, `outpad` adds at the end of each spatial axis. The
+    result is `(W', H', Cout, N)` with `W' = (W - 1) * stride + 1 + (w - 1) * dilation - pad + outpad`,
+    where `pad` is both borders' together.
 
     >>> conv_transpose(torch.ones(2, 1, 1), torch.tensor([1.0, 10.0]).reshape(2, 1, 1)).flatten()
     tensor([10., 11.,  1.])
     """
-    n = spatial(x)
-    stride, dilation, outpad = (expand(n, v)[::-1] for v in (stride, dilation, outpad))
-    pad = borders(n, pad)
-    kernel = reversed_axes(_flip(w, n))
-    call = _TRANSPOSED[n - 1]
-    if pad[::2] == pad[1::2] and all(o < max(s, d) for o, s, d in zip(outpad, stride, dilation, strict=True)):
-        y = call(reversed_axes(x), kernel, bias, stride, pad[::2][::-1], outpad, groups, dilation)
+    x, w = _operands("conv_transpose", x, w, -1, 1)
+    n = x.ndim - 2
+    stride, outpad = expand(n, stride, "stride"), expand(n, outpad, "outpad", 0)
+    pad, dilation = borders(n, pad, None), _dilation(n, dilation, w.shape)
+    for i in range(n):
+        full = (x.shape[i] - 1) * stride[i] + 1 + (w.shape[i] - 1) * dilation[i] + outpad[i]
+        if full <= pad[2 * i] + pad[2 * i + 1]:
+            raise DimensionMismatch(
+                f"pad {pad[2 * i : 2 * i + 2]} leaves nothing of the {full} along axis {i} of the result"
+            )
+    xr, kernel, call = reversed_axes(x), reversed_axes(_flip(w, n)), _TRANSPOSED[n - 1]
+    fits = min(pad) >= 0 and all(o < max(s, d) for o, s, d in zip(outpad, stride, dilation, strict=True))
+    stride, dilation = stride[::-1], dilation[::-1]
+    if fits and pad[::2] == pad[1::2]:
+        y = call(xr, kernel, bias, stride, pad[::2][::-1], outpad[::-1], groups, dilation)
     else:
-        # The kernel takes neither different borders nor a large outpad: cut, or add, afterwards.
-        y = call(reversed_axes(x), kernel, None, stride, 0, 0, groups, dilation)
-        ends = [v for i in range(n) for v in (-pad[2 * i], outpad[n - 1 - i] - pad[2 * i + 1])]
-        y = F.pad(y, ends)
+        # The kernel takes no different or negative borders, no large outpad: cut, or add, afterwards.
+        y = call(xr, kernel, None, stride, 0, 0, groups, dilation)
+        y = F.pad(y, [v for i in range(n) for v in (-pad[2 * i], outpad[i] - pad[2 * i + 1])])
         y = y if bias is None else y + bias.reshape(-1, *(1,) * n)
     return reversed_axes(y)
 
@@ -161,47 +173,52 @@ def conv_transpose(
 def depthwiseconv(
     x: torch.Tensor, w: torch.Tensor, *, stride: Any = 1, pad: Any = 0, dilation: Any = 1, flipped: bool = False
 ) -> torch.Tensor:
-    """A convolution of each channel by itself: `x` `(W, H, C, N)`, `w` `(w, h, multiplier, C)`; `C * multiplier` channels out.
+    """A convolution of each channel by itself: `x` `(W, H, C, N)`, `w` `(w, h, m, C)`; `C * m` channels out.
+
+    The `m` results of a channel follow each other. Options as in `conv`.
 
     >>> x = torch.ones(2, 2, 1)
     >>> depthwiseconv(x, torch.tensor([[[1.0, 2.0]]])).flatten()
     tensor([1., 2., 1., 2.])
     """
-    n = spatial(x)
-    kernel = reversed_axes(reversed_axes(w).reshape(-1, 1, *w.shape[:n][::-1]))
+    w = _spatial("depthwiseconv", w)
+    kernel = reversed_axes(reversed_axes(w).reshape(-1, 1, *w.shape[:-2][::-1]))
     return conv(x, kernel, stride=stride, pad=pad, dilation=dilation, flipped=flipped, groups=w.shape[-1])
 
 
 def maxpool(x: torch.Tensor, k: Any, *, stride: Any = None, pad: Any = 0) -> torch.Tensor:
     """The largest value in each window of size `k` of `x`, `(W, H, C, N)`; `stride` is `k` unless given.
 
+    `pad` is as in `conv`, and what it adds is smaller than any number.
+
     >>> maxpool(torch.arange(6.0).reshape(6, 1, 1), (2,)).flatten()
     tensor([1., 3., 5.])
     """
-    n = spatial(x)
-    size = expand(n, k)
-    pad = borders(n, pad)
-    xr, padding = reversed_axes(x), pad[::2][::-1]
-    if pad[::2] != pad[1::2] or any(2 * p > s for p, s in zip(padding, size[::-1], strict=True)):
-        # torch's kernel pads by at most half a window, and alike on both sides.
-        xr, padding = F.pad(xr, pad, value=float("-inf")), (0,) * n
-    return reversed_axes(_MAXPOOL[n - 1](xr, size[::-1], _stride(n, stride, size), padding))
+    return _pool("maxpool", _MAXPOOL, x, k, stride, pad)
 
 
 def meanpool(x: torch.Tensor, k: Any, *, stride: Any = None, pad: Any = 0) -> torch.Tensor:
-    """The mean of each window of size `k` of `x`, `(W, H, C, N)`, zeros beyond the border counted; `stride` is `k` unless given.
+    """The mean of each window of size `k` of `x`, `(W, H, C, N)`; `stride` is `k` unless given.
+
+    `pad` is as in `conv`, and the zeros that it adds count in the mean. Integers give floats.
 
     >>> meanpool(torch.arange(6.0).reshape(6, 1, 1), (2,)).flatten()
     tensor([0.5000, 2.5000, 4.5000])
     """
-    n = spatial(x)
-    size = expand(n, k)
-    pad = borders(n, pad)
+    return _pool("meanpool", _MEANPOOL, x, k, stride, pad)
+
+
+def _pool(name: str, kernels: Kernels, x: Any, k: Any, stride: Any, pad: Any) -> torch.Tensor:
+    x = _spatial(name, x)
+    n = x.ndim - 2
+    k, pad = expand(n, k, "the window"), borders(n, pad)
+    stride = k if stride is None else expand(n, stride, "stride")
+    _check_window(x, k, pad, (1,) * n)
+    if kernels is _MEANPOOL and not x.is_floating_point():
+        x = x.to(torch.get_default_dtype())
     xr, padding = reversed_axes(x), pad[::2][::-1]
-    if pad[::2] != pad[1::2] or any(2 * p > s for p, s in zip(padding, size[::-1], strict=True)):
-        xr, padding = F.pad(xr, pad), (0,) * n
-    return reversed_axes(_MEANPOOL[n - 1](xr, size[::-1], _stride(n, stride, size), padding))
-
-
-def _stride(n: int, stride: Any, size: tuple[int, ...]) -> tuple[int, ...]:
-    return (size if stride is None else expand(n, stride))[::-1]
+    if pad[::2] != pad[1::2] or any(2 * p > size for p, size in zip(pad[::2], k, strict=True)):
+        # torch's kernel pads by at most half a window, and both ends of an axis alike.
+        limits = torch.finfo if x.is_floating_point() else torch.iinfo
+        xr, padding = F.pad(xr, pad, value=0 if kernels is _MEANPOOL else limits(x.dtype).min), (0,) * n
+    return reversed_axes(kernels[n - 1](xr, k[::-1], stride[::-1], padding))

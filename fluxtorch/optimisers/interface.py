@@ -185,12 +185,14 @@ def _pair(tree: Any, x: Any, grad: Any, model: Any, found: dict[int, list[Any]],
         grads = (
             vars(grad) if type(grad) is NamedTuple else grad if isinstance(grad, dict) else dict(_items(children(grad)))
         )
+        if xs.keys() != trees.keys():
+            raise _mismatch(tree, x)
         for key, t in trees.items():
             if type(t) is tuple and not t:
                 continue
-            if key not in xs:
-                raise _mismatch(tree, x)
             if key not in grads:
+                if kind is dict:
+                    continue
                 raise ValueError(
                     f"the gradient must have the structure of the model, and has no {key!r}; None means no gradient"
                 )
@@ -198,15 +200,15 @@ def _pair(tree: Any, x: Any, grad: Any, model: Any, found: dict[int, list[Any]],
     elif kind is not tuple and kind is not list:
         raise TypeError(f"update_ needs a state tree, from setup(rule, model), and got {summary(tree)}")
     else:
-        grads = grad if isinstance(grad, (tuple, list)) else tuple(children(grad))
+        entries = grad if isinstance(grad, (tuple, list)) else tuple(children(grad))
         if len(kids) != len(tree):
             raise _mismatch(tree, x)
-        if len(grads) != len(tree):
+        if len(entries) != len(tree):
             raise ValueError(
-                f"the gradient needs the structure of the model, and has {len(grads)} entries for a "
+                f"the gradient needs the structure of the model, and has {len(entries)} entries for a "
                 f"{type(x).__name__} of {len(tree)}: None is for none"
             )
-        for t, kid, g in zip(tree, kids, grads, strict=True):
+        for t, kid, g in zip(tree, kids, entries, strict=True):
             _pair(t, kid, g, model, found, ties)
 
 
@@ -216,28 +218,28 @@ def _mismatch(tree: Any, x: Any) -> ValueError:
     )
 
 
-def fit(grad: Any, x: torch.Tensor, model: Any = None) -> torch.Tensor:
-    """`grad` as a tensor of the element type of `x`. Raises `DimensionMismatch` if it has not the size of `x`."""
-    if not isinstance(grad, torch.Tensor):
-        grad = array(grad)
-        if isinstance(grad, (int, float, complex)):
-            grad = torch.as_tensor(grad, device=x.device)
-        if not isinstance(grad, torch.Tensor):
+def fit(dx: Any, x: torch.Tensor, model: Any = None) -> Any:
+    """The gradient `dx` in the element type of `x`. Raises `DimensionMismatch` if it has not the size of `x`."""
+    if not isinstance(dx, torch.Tensor):
+        dx = array(dx)
+        if isinstance(dx, (int, float, complex)):
+            dx = torch.as_tensor(dx, device=x.device)
+        if not isinstance(dx, torch.Tensor):
             raise ValueError(
                 f"the gradient{_place(x, model)} must be an array like the parameter, {summary(x)}, "
-                f"and is {summary(grad)}"
+                f"and is {summary(dx)}"
             )
-    if grad.shape != x.shape:
+    if dx.shape != x.shape:
         raise DimensionMismatch(
-            f"the gradient{_place(x, model)} is a {summary(grad)}, and the parameter is a {summary(x)}"
+            f"the gradient{_place(x, model)} is a {summary(dx)}, and the parameter is a {summary(x)}"
         )
-    if grad.dtype is not x.dtype:
-        grad = grad.to(x.dtype)
-    if grad.layout is not torch.strided:
-        grad = grad.to_dense()
-    if grad.device != x.device:
-        raise ValueError(f"the gradient{_place(x, model)} is on {grad.device} and the parameter on {x.device}")
-    return grad
+    if dx.dtype is not x.dtype:
+        dx = dx.to(x.dtype)
+    if dx.layout is not torch.strided:
+        dx = dx.to_dense()
+    if dx.device != x.device:
+        raise ValueError(f"the gradient{_place(x, model)} is on {dx.device} and the parameter on {x.device}")
+    return dx
 
 
 def _place(x: torch.Tensor, model: Any) -> str:

@@ -238,7 +238,7 @@ def _gather(states: States) -> Any:
 def _scatter(state: Any, n: int) -> States:
     """The opposite of `_gather`."""
     if type(state) is Tensors:
-        return state.tensors
+        return list(state.tensors)
     if type(state) is tuple and state:
         return list(zip(*[_scatter(s, n) for s in state], strict=True))
     return [state] * n
