@@ -12,5 +12,5 @@ import fluxtorch
 def _names(request: pytest.FixtureRequest, doctest_namespace: dict[str, Any]) -> None:
     if isinstance(request.node, pytest.DoctestItem):
         doctest_namespace.clear()
-        names = {name: getattr(fluxtorch, name) for name in fluxtorch.__all__}
-        doctest_namespace.update({k: v for k, v in (names | {"torch": torch}).items() if k not in request.node.dtest.globs})
+        names = {name: getattr(fluxtorch, name) for name in fluxtorch.__all__} | {"torch": torch}
+        doctest_namespace.update({k: v for k, v in names.items() if k not in request.node.dtest.globs})

@@ -27,7 +27,8 @@ def programs(sizes: tuple[int, int, int], batch: int, device: str) -> dict[str, 
     y = F.one_hot(labels, classes).t().float().contiguous()
 
     def torch_step(**options: bool) -> Callable[[], object]:
-        model = nn.Sequential(nn.Linear(n, hidden), nn.Tanh() if n == 2 else nn.ReLU(), nn.Linear(hidden, classes)).to(device)
+        act = nn.Tanh() if n == 2 else nn.ReLU()
+        model = nn.Sequential(nn.Linear(n, hidden), act, nn.Linear(hidden, classes)).to(device)
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, **options)
 
         def step() -> None:
@@ -39,7 +40,7 @@ def programs(sizes: tuple[int, int, int], batch: int, device: str) -> dict[str, 
         return step
 
     def model() -> Chain:
-        made = Chain(Dense(n |to| hidden, tanh if n == 2 else relu), Dense(hidden |to| classes))
+        made = Chain(Dense(n | to | hidden, tanh if n == 2 else relu), Dense(hidden | to | classes))
         return Flux.gpu(made) if device != "cpu" else made
 
     def explicit() -> Callable[[], object]:
@@ -96,7 +97,8 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     torch.manual_seed(0)
-    print(f"torch {torch.__version__}, {args.device}, {torch.get_num_threads()} threads, median of {args.rounds} rounds\n")
+    threads = torch.get_num_threads()
+    print(f"torch {torch.__version__}, {args.device}, {threads} threads, median of {args.rounds} rounds\n")
     print("| network, batch | program | µs | of torch | of torch fused |\n|---|---|---|---|---|")
     for name, sizes, batch in NETWORKS:
         steps = programs(sizes, batch, args.device)
@@ -108,9 +110,11 @@ def main() -> None:
                 times[program].append(time_of(step, args.seconds, args.device))
         for program, seconds in times.items():
             ratios = [
-                statistics.median(t / u for t, u in zip(seconds, times[base], strict=True)) for base in ("torch", "torch fused")
+                statistics.median(t / u for t, u in zip(seconds, times[base], strict=True))
+                for base in ("torch", "torch fused")
             ]
-            print(f"| {name}, {batch} | {program} | {statistics.median(seconds) * 1e6:.0f} | {ratios[0]:.2f} | {ratios[1]:.2f} |")
+            µs = statistics.median(seconds) * 1e6
+            print(f"| {name}, {batch} | {program} | {µs:.0f} | {ratios[0]:.2f} | {ratios[1]:.2f} |")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Flux Overview: fit 4x + 2 (the page of Flux 0.12 and 0.13), line by line. Run: python examples/overview.py"""
 
-
 from fluxtorch import *
 import fluxtorch as Flux
 

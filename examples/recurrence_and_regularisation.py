@@ -3,7 +3,6 @@
 Run: python examples/recurrence_and_regularisation.py
 """
 
-
 import operator
 
 from fluxtorch import *

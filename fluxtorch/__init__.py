@@ -83,10 +83,10 @@ from fluxtorch.initialisers import (
     truncated_normal,
     zeros32,
 )
-from fluxtorch.layers import *  # noqa: F403
-from fluxtorch.losses import *  # noqa: F403
+from fluxtorch.layers import *
+from fluxtorch.losses import *
 from fluxtorch.namedtuples import NamedTuple, nt
-from fluxtorch.nnlib import *  # noqa: F403
+from fluxtorch.nnlib import *
 from fluxtorch.optimise import (
     ADAM,
     ADAMW,

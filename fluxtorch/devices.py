@@ -102,7 +102,7 @@ def _say_no_gpu() -> None:
 
 
 def gpu_device(id: int | None = None, *, force: bool = False) -> Device:
-    """The current GPU, or that with the number `id` (from 0), as a function; without one, the CPU, with a warning said once.
+    """The current GPU, or that with the number `id` (from 0), as a function; without one, the CPU, said once.
 
     Raises `RuntimeError` for a GPU that isn't there, with `force` also if there is none at all.
 
@@ -118,7 +118,7 @@ def gpu_device(id: int | None = None, *, force: bool = False) -> Device:
     if kind == "cuda":
         index = torch.cuda.current_device() if id is None else id
         if not 0 <= index < torch.cuda.device_count():
-            raise RuntimeError(f"there is no GPU number {index}: torch sees {torch.cuda.device_count()}, numbered from 0")
+            raise RuntimeError(f"there is no GPU {index}: torch sees {torch.cuda.device_count()}, numbered from 0")
         return Device(torch.device("cuda", index))
     return Device(torch.device(kind, 0))
 
@@ -133,9 +133,10 @@ def cpu_device() -> Device:
 
 
 def get_device(x: Any = None, idx: int = 0) -> Any:
-    """The device of the tensors in `x`; `get_device("CPU")` and `get_device("CUDA", 0)` are those devices, `get_device()` the GPU.
+    """The device of the tensors in `x`, None without any.
 
-    None for an `x` without tensors. Raises `ValueError` if they are on several devices, or for an unknown name.
+    `get_device("CPU")` and `get_device("CUDA", 0)` are those devices, `get_device()` is the GPU.
+    Raises `ValueError` if they are on several devices, or for an unknown name.
 
     >>> get_device(torch.ones(2)), get_device("CPU")
     (CPUDevice(), CPUDevice())
@@ -165,7 +166,9 @@ def get_device_type(x: Any) -> str | None:
 
 
 def gpu(x: Any) -> Any:
-    """`x`, a tensor, a model or any structure, copied to the GPU, Float64 as Float32; `x` itself (a warning, once) without one.
+    """`x`, a tensor, a model or any structure, copied to the GPU; without one, `x` itself, said once.
+
+    Float64 becomes Float32 on the way.
 
     >>> m = Dense(2 |to| 1)
     >>> gpu(m)(rand32(2)).shape

@@ -66,6 +66,11 @@ def outdims(m: Any, isize: tuple[int, ...]) -> tuple[int, ...]:
         n = len(m.k) if pools else m.weight.ndim - 2
         if len(isize) < n:
             raise TypeError(f"outdims of {m} needs a size of {n} axes, and got {tuple(isize)}")
-        channels = 1 if pools else m.weight.shape[-1] if isinstance(m, ConvTranspose) else m.weight.shape[-2] * getattr(m, "groups", 1)
+        channels = 1
+        if not pools:
+            transposed = isinstance(m, ConvTranspose)
+            channels = m.weight.shape[-1] if transposed else m.weight.shape[-2] * getattr(m, "groups", 1)
         return outputsize(m, (*isize[:n], channels, 1))[:n]
-    raise TypeError(f"outdims knows Chain, Dense, Scale, Maxout, convolutions and pools, and got {summary(m)}; try outputsize")
+    raise TypeError(
+        f"outdims knows Chain, Dense, Scale, Maxout, convolutions and pools, not {summary(m)}: try outputsize"
+    )

@@ -116,7 +116,8 @@ def _float(x: float, compact: bool = False, single: bool = False) -> str:
     if compact:
         digits = f"{x:.6g}"
     elif single:
-        digits = next(d for d in (f"{x:.{p}g}" for p in range(1, 10)) if struct.pack("f", float(d)) == struct.pack("f", x))
+        exact32 = struct.pack("f", x)
+        digits = next(d for d in (f"{x:.{p}g}" for p in range(1, 10)) if struct.pack("f", float(d)) == exact32)
     else:
         digits = repr(x)
     exact = Decimal(digits).normalize()

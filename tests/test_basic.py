@@ -12,7 +12,7 @@ from fluxtorch.layers import basic
 class TestDense:
     def test_equals_linear_forward_and_gradient(self):
         torch.manual_seed(0)
-        d = Dense(5 |to| 3, tanh)
+        d = Dense(5 | to | 3, tanh)
         lin = torch.nn.Linear(5, 3)
         lin.load_state_dict(d.state_dict())
         x = torch.randn(5, 7)
@@ -27,8 +27,10 @@ class TestDense:
 
     @pytest.mark.parametrize("size", [(10,), (10, 4), (10, 2, 3), (10, 2, 3, 4), (10, 0)])
     def test_any_number_of_batch_axes(self, size):
-        d, x = Dense(10 |to| 4), torch.randn(size)
-        torch.testing.assert_close(d(x), torch.einsum("oi,i...->o...", d.weight, x) + d.bias.reshape(-1, *(1,) * (x.ndim - 1)))
+        d, x = Dense(10 | to | 4), torch.randn(size)
+        torch.testing.assert_close(
+            d(x), torch.einsum("oi,i...->o...", d.weight, x) + d.bias.reshape(-1, *(1,) * (x.ndim - 1))
+        )
 
     def test_constructors(self):
         assert Dense(10, 100).weight.shape == (100, 10) and Dense(10, 100).bias.shape == (100,)
@@ -36,17 +38,17 @@ class TestDense:
         assert Dense(torch.rand(100, 10), False, tanh).σ is tanh
         assert Dense(torch.rand(100, 10).half(), True).bias.dtype == torch.float16
         assert Dense(torch.rand(100, 10).half(), torch.rand(100)).bias.dtype == torch.float16
-        assert Dense(3 |to| 4, bias=torch.arange(4.0)).bias.tolist() == [0, 1, 2, 3]
+        assert Dense(3 | to | 4, bias=torch.arange(4.0)).bias.tolist() == [0, 1, 2, 3]
         assert Dense((3, 4)).weight.shape == (4, 3)
-        assert torch.equal(Dense(2 |to| 3, init=ones32).weight, torch.ones(3, 2))
+        assert torch.equal(Dense(2 | to | 3, init=ones32).weight, torch.ones(3, 2))
         assert str(Dense(3, 4, relu, bias=False)) == "Dense(3 => 4, relu; bias=false)"
 
     def test_documented_numbers(self):
-        assert torch.equal(Dense(10 |to| 2, init=ones32)(ones(10, 1)), torch.full((2, 1), 10.0))
-        assert torch.equal(Dense(10 |to| 2, init=ones32)(ones(10, 2)), torch.full((2, 2), 10.0))
-        y = Dense(10 |to| 2, init=ones32)(torch.stack([torch.ones(10), 2 * torch.ones(10)], 1))
+        assert torch.equal(Dense(10 | to | 2, init=ones32)(ones(10, 1)), torch.full((2, 1), 10.0))
+        assert torch.equal(Dense(10 | to | 2, init=ones32)(ones(10, 2)), torch.full((2, 2), 10.0))
+        y = Dense(10 | to | 2, init=ones32)(torch.stack([torch.ones(10), 2 * torch.ones(10)], 1))
         assert y.tolist() == [[10, 20], [10, 20]]
-        assert Dense(10 |to| 2, init=ones32, bias=False)(torch.ones(10)).tolist() == [10, 10]
+        assert Dense(10 | to | 2, init=ones32, bias=False)(torch.ones(10)).tolist() == [10, 10]
         y = Dense(ones(2, 5), False, tanh)(ones(5))
         torch.testing.assert_close(y, torch.full((2,), 0.9999092042625951, dtype=torch.float64))
 
@@ -54,16 +56,16 @@ class TestDense:
         ("make", "error", "message"),
         [
             (lambda: Dense(10, 9.5), TypeError, "pair of sizes"),
-            (lambda: Dense(10 |to| 9.5), TypeError, "whole numbers, and got 9.5"),
-            (lambda: Dense("10" |to| 5), TypeError, "whole numbers"),
-            (lambda: Dense(True |to| 5), TypeError, "whole numbers"),
-            (lambda: Dense(10 |to| -5), ValueError, "at least 0"),
+            (lambda: Dense(10 | to | 9.5), TypeError, "whole numbers, and got 9.5"),
+            (lambda: Dense("10" | to | 5), TypeError, "whole numbers"),
+            (lambda: Dense(True | to | 5), TypeError, "whole numbers"),
+            (lambda: Dense(10 | to | -5), ValueError, "at least 0"),
             (lambda: Dense(10), TypeError, "pair of sizes"),
-            (lambda: Dense(10 |to| 5, 3), TypeError, "function as its activation"),
-            (lambda: Dense(10 |to| 5, relu, relu), TypeError, "1 argument too many"),
+            (lambda: Dense(10 | to | 5, 3), TypeError, "function as its activation"),
+            (lambda: Dense(10 | to | 5, relu, relu), TypeError, "1 argument too many"),
             (lambda: Dense(torch.ones(3)), DimensionMismatch, "matrix"),
             (lambda: Dense(torch.ones(3, 2), torch.ones(2)), DimensionMismatch, r"expected bias of size \(3,\)"),
-            (lambda: Dense(10 |to| 5, bias="yes"), TypeError, "bias"),
+            (lambda: Dense(10 | to | 5, bias="yes"), TypeError, "bias"),
         ],
     )
     def test_bad_constructor(self, make, error, message):
@@ -71,7 +73,7 @@ class TestDense:
             make()
 
     def test_wrong_size_of_input(self):
-        d = Dense(10 |to| 5)
+        d = Dense(10 | to | 5)
         with pytest.raises(
             DimensionMismatch,
             match=r"layer Dense\(10 => 5\) expects size\(input, 0\) == 10, but got 3×10 tensor of float32",
@@ -84,7 +86,7 @@ class TestDense:
 
     def test_element_types(self):
         basic._warned.clear()
-        d = Dense(2 |to| 1)
+        d = Dense(2 | to | 1)
         with pytest.warns(UserWarning, match="Float32 parameters got Float64 input") as record:
             assert d(rand(2)).dtype == torch.float32
             d(rand(2))
@@ -96,7 +98,7 @@ class TestDense:
         assert dx.dtype == torch.float64
 
     def test_autocast_is_left_alone(self):
-        d = Dense(4 |to| 4)
+        d = Dense(4 | to | 4)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             assert Chain(d, d)(torch.ones(4, 2)).dtype == torch.bfloat16
 
@@ -131,7 +133,7 @@ class TestScale:
 
 class TestChain:
     def test_indexing(self):
-        m = Chain(Dense(10 |to| 5, σ), Dense(5 |to| 2), softmax)
+        m = Chain(Dense(10 | to | 5, σ), Dense(5 | to | 2), softmax)
         assert m[0] is m.layers[0] and m[-1] is softmax and len(m) == 3 and list(m) == list(m.layers)
         assert isinstance(m[0:2], Chain) and list(m[0:2]) == [m[0], m[1]]
         assert list(m[[2, 0]]) == [softmax, m[0]]
@@ -139,7 +141,7 @@ class TestChain:
             m[3]
 
     def test_names(self):
-        m = Chain(enc=Dense(10 |to| 5, tanh), dec=Dense(5 |to| 2))
+        m = Chain(enc=Dense(10 | to | 5, tanh), dec=Dense(5 | to | 2))
         assert m["enc"] is m[0] is m.layers.enc and m[1:]["dec"] is m["dec"]
         assert list(m.keys()) == ["enc", "dec"]
         x = rand32(10, 3)
@@ -218,7 +220,7 @@ def test_flatten_is_column_major():
 
 def test_an_image_network_equals_torch():
     torch.manual_seed(0)
-    m = Chain(Conv((3, 3), 1 |to| 4, relu), MaxPool((2, 2)), flatten, Dense(36 |to| 3))
+    m = Chain(Conv((3, 3), 1 | to | 4, relu), MaxPool((2, 2)), flatten, Dense(36 | to | 3))
     x = torch.randn(8, 8, 1, 5)
     xt = x.permute(3, 2, 1, 0)
     h = F.conv2d(xt, m[0].weight.flip(0, 1).permute(3, 2, 1, 0), m[0].bias).relu()

@@ -23,7 +23,7 @@ class TestElementTypes:
         assert convert([1.0, 2.0]).dtype == dtype
 
     def test_a_model_stays_one_and_its_original_unchanged(self):
-        m = Chain(Dense(2 |to| 3, tanh), BatchNorm(3), Dense(3 |to| 1))
+        m = Chain(Dense(2 | to | 3, tanh), BatchNorm(3), Dense(3 | to | 1))
         d = f64(m)
         assert {p.dtype for p in params(d)} == {torch.float64} and {p.dtype for p in params(m)} == {torch.float32}
         assert d[1].μ.dtype == torch.float64
@@ -79,9 +79,9 @@ class TestDevices:
 
 class TestOutputsize:
     def test_documented_sizes(self):
-        assert outputsize(Dense(10 |to| 4), (10, 128)) == (4, 128)
-        assert outputsize(Chain(Dense(10 |to| 4), Dense(4 |to| 2)), (10,), padbatch=True) == (2, 1)
-        m = Chain(Conv((3, 3), 3 |to| 16), Conv((3, 3), 16 |to| 32))
+        assert outputsize(Dense(10 | to | 4), (10, 128)) == (4, 128)
+        assert outputsize(Chain(Dense(10 | to | 4), Dense(4 | to | 2)), (10,), padbatch=True) == (2, 1)
+        m = Chain(Conv((3, 3), 3 | to | 16), Conv((3, 3), 16 | to | 32))
         assert outputsize(m, (10, 10, 3, 64)) == (6, 6, 32, 64)
         assert outputsize(lambda x, y: x + y, (2, 3), (2, 1)) == (2, 3)
 
@@ -107,7 +107,7 @@ class TestOutputsize:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 class TestCUDA:
     def test_a_model_there_and_back(self):
-        m = Chain(Dense(2 |to| 3, tanh), LSTM(3, 2), BatchNorm(2))
+        m = Chain(Dense(2 | to | 3, tanh), LSTM(3, 2), BatchNorm(2))
         g = gpu(m)
         assert {p.device.type for p in params(g)} == {"cuda"} and g[2].μ.is_cuda and g[1].state[0].is_cuda
         assert g[1].state[0] is g[1].cell.state0[0]
@@ -120,7 +120,7 @@ class TestCUDA:
 
     def test_training(self):
         torch.manual_seed(0)
-        m = gpu(Chain(Dense(2 |to| 8, tanh), Dropout(0.1), Dense(8 |to| 1)))
+        m = gpu(Chain(Dense(2 | to | 8, tanh), Dropout(0.1), Dense(8 | to | 1)))
         x, y = gpu((rand32(2, 64), rand32(1, 64)))
         opt = setup(Adam(0.01), m)
         before = mse(m(x), y).item()
@@ -129,7 +129,7 @@ class TestCUDA:
         assert mse(m(x), y).item() < before
 
     def test_implicit(self):
-        m = gpu(Chain(Conv((3, 3), 1 |to| 2, relu), flatten, Dense(18 |to| 1)))
+        m = gpu(Chain(Conv((3, 3), 1 | to | 2, relu), flatten, Dense(18 | to | 1)))
         x = gpu(rand32(5, 5, 1, 4))
         gs = gradient(lambda: m(x).sum(), params(m))
         assert all(g.is_cuda for g in gs.values())

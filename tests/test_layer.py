@@ -31,7 +31,9 @@ class Blocks(Layer):
 
 
 def blocks():
-    return Blocks(Dense(2, 2), [Dense(2, 2), Dense(2, 1)], ((torch.ones(2), torch.zeros(2)), "text"), {"a": torch.ones(3)})
+    return Blocks(
+        Dense(2, 2), [Dense(2, 2), Dense(2, 1)], ((torch.ones(2), torch.zeros(2)), "text"), {"a": torch.ones(3)}
+    )
 
 
 class TestConstructor:
@@ -153,11 +155,13 @@ class TestRegistration:
         assert "rest_2.weight" in m.state_dict()
 
     def test_entries_of_layers_are_named_as_in_sequential(self):
-        chain = Chain(Dense(3 |to| 2, relu), relu, Dense(2 |to| 1))
+        chain = Chain(Dense(3 | to | 2, relu), relu, Dense(2 | to | 1))
         sequential = nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 1))
         chain.load_state_dict(sequential.state_dict())
         x = torch.randn(3, 4)
-        torch.testing.assert_close(chain(x), nn.Sequential(sequential[0], nn.ReLU(), nn.ReLU(), sequential[2])(x.t()).t())
+        torch.testing.assert_close(
+            chain(x), nn.Sequential(sequential[0], nn.ReLU(), nn.ReLU(), sequential[2])(x.t()).t()
+        )
         assert list(Chain(enc=Dense(1, 1), train=Dense(1, 1)).state_dict()) == [
             "enc.weight", "enc.bias", "layers_train.weight", "layers_train.bias",
         ]  # fmt: skip
@@ -184,7 +188,7 @@ class TestRegistration:
     def test_old_field_names(self):
         d = Dense(2, 1)
         assert d.W is d.weight and d.b is d.bias
-        c = Conv((3, 3), 1 |to| 2)
+        c = Conv((3, 3), 1 | to | 2)
         assert c.W is c.weight and c.b is c.bias
 
     def test_hooks_run(self):
@@ -340,7 +344,9 @@ class TestRebuilding:
         flat = torch.tensor([3.0, 4.0])
 
         def loss(v):
-            return fmap(lambda x: v.reshape(1, 2) if isinstance(x, torch.Tensor) else x, d)(torch.tensor([1.0, 10.0])).sum()
+            return fmap(lambda x: v.reshape(1, 2) if isinstance(x, torch.Tensor) else x, d)(
+                torch.tensor([1.0, 10.0])
+            ).sum()
 
         assert gradient(loss, flat)[0].tolist() == [1.0, 10.0]
 
@@ -376,7 +382,12 @@ class TestRebuilding:
         assert torch.func.functional_call(m, zeros, torch.ones(2)).item() == 0
         cell = LSTM(2, 3)
         names = dict(cell.named_parameters())
-        assert torch.func.functional_call(cell, {k: torch.zeros_like(v) for k, v in names.items()}, torch.ones(2)).abs().sum() == 0
+        assert (
+            torch.func.functional_call(cell, {k: torch.zeros_like(v) for k, v in names.items()}, torch.ones(2))
+            .abs()
+            .sum()
+            == 0
+        )
 
 
 class TestCompose:

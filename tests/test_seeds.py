@@ -130,12 +130,12 @@ class TestGradientsAndLayers:
             W = init(n_out, n_in)
             return Affine(W, Flux.create_bias(W, bias, n_out))
 
-        b = gpu(affine(3 |to| 1, bias=False))
+        b = gpu(affine(3 | to | 1, bias=False))
         assert b.b is False and len(params(b)) == 1
         assert b(rand(torch.float32, 3)).shape == (1,)
 
     def test_stacking(self):
-        layers = [Dense(10 |to| 5, relu), Dense(5 |to| 2), softmax]
+        layers = [Dense(10 | to | 5, relu), Dense(5 | to | 2), softmax]
         x = rand(10)
         folded = foldl(lambda x, m: m(x), layers, init=x)
         assert folded.shape == (2,)
@@ -143,7 +143,7 @@ class TestGradientsAndLayers:
         torch.testing.assert_close(Chain(*layers)(x), folded)
         assert folded.dtype == torch.float32
 
-        m = Dense(5 |to| 2) @ Dense(10 |to| 5, σ)
+        m = Dense(5 | to | 2) @ Dense(10 | to | 5, σ)
         torch.testing.assert_close(m(x), m.outer(m.inner(x)))
         assert Chain(lambda x: x**2, lambda x: x + 1)(5) == 26
 
@@ -186,12 +186,12 @@ class TestModelBuilding:
         assert len(params(Affine(10, 5))) == 2
 
     def test_outdims(self):
-        m = Chain(Conv((3, 3), 3 |to| 16), Conv((3, 3), 16 |to| 32))
+        m = Chain(Conv((3, 3), 3 | to | 16), Conv((3, 3), 16 | to | 32))
         assert Flux.outdims(m, (10, 10)) == (6, 6)
         m = Dense(10, 5)
         assert Flux.outdims(m, (5, 2)) == (5,)
         assert Flux.outdims(m, (10,)) == (5,)
-        m = Conv((3, 3), 3 |to| 16)
+        m = Conv((3, 3), 3 | to | 16)
         assert Flux.outdims(m, (10, 10)) == (8, 8)
         assert Flux.outdims(m, (10, 10, 1, 3)) == (8, 8)
 
@@ -200,9 +200,9 @@ class TestModelBuilding:
         [
             (lambda: Flux.Diagonal(7), (7,)),
             (lambda: Maxout(lambda: Dense(5, 3), 2), (3,)),
-            (lambda: ConvTranspose((3, 3), 1 |to| 2, stride=2), (21, 21)),
-            (lambda: DepthwiseConv((3, 3), 2 |to| 4), (8, 8)),
-            (lambda: CrossCor((3, 3), 1 |to| 2, pad=1), (10, 10)),
+            (lambda: ConvTranspose((3, 3), 1 | to | 2, stride=2), (21, 21)),
+            (lambda: DepthwiseConv((3, 3), 2 | to | 4), (8, 8)),
+            (lambda: CrossCor((3, 3), 1 | to | 2, pad=1), (10, 10)),
             (lambda: MaxPool((2, 2)), (5, 5)),
             (lambda: MeanPool((3, 3), stride=1), (8, 8)),
         ],
@@ -277,7 +277,7 @@ class TestTracker:
         x, h = rand(10), rand(5)
         h1, y1 = rnn(h, x)
         torch.testing.assert_close(h1, torch.tanh(Wxh @ x + Whh @ h + b))
-        h2, y2 = rnn(h1, x)
+        _, y2 = rnn(h1, x)
         assert not torch.allclose(y1, y2)
 
         rnn2 = Flux.RNNCell(10, 5)
@@ -320,7 +320,9 @@ class TestTracker:
             return norm(m6.W) + norm(m6.b)
 
         x, y = rand(10), rand(5)
-        torch.testing.assert_close(loss(x, y) + penalty() - loss(x, y), m6.weight.norm() + m6.bias.norm(), check_dtype=False)
+        torch.testing.assert_close(
+            loss(x, y) + penalty() - loss(x, y), m6.weight.norm() + m6.bias.norm(), check_dtype=False
+        )
         assert [p.shape for p in Flux.params(m6)] == [(5, 10), (5,)]
         total = base.sum(norm, Flux.params(m6))
         torch.testing.assert_close(total, penalty())

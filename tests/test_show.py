@@ -25,8 +25,11 @@ class TestOneLine:
             (lambda: Chain(lay=Dense(2, 3)), "Chain(lay = Dense(2 => 3))"),
             (lambda: Dense(2, 3, σ), "Dense(2 => 3, σ)"),
             (lambda: Dense(2, 3, torch.tanh), "Dense(2 => 3, tanh)"),
-            (lambda: Chain(Dense(10 |to| 5, relu), Dense(5 |to| 2), softmax), "Chain(Dense(10 => 5, relu), Dense(5 => 2), softmax)"),
-            (lambda: RNN(3 |to| 5), "Recur(RNNCell(3 => 5, tanh))"),
+            (
+                lambda: Chain(Dense(10 | to | 5, relu), Dense(5 | to | 2), softmax),
+                "Chain(Dense(10 => 5, relu), Dense(5 => 2), softmax)",
+            ),
+            (lambda: RNN(3 | to | 5), "Recur(RNNCell(3 => 5, tanh))"),
             (lambda: Recur(lambda h, x: (h, x), 0), "Recur(<lambda>)"),
             (lambda: BatchNorm(3, relu, affine=False), "BatchNorm(3, relu, affine=false)"),
             (lambda: Chain(nn.Linear(2, 3)), "Chain(Linear(in_features=2, out_features=3, bias=True))"),
@@ -36,7 +39,7 @@ class TestOneLine:
         assert str(layer()) == text
 
     def test_print_shows_one_line(self, capsys):
-        print(Dense(10 |to| 5, relu))
+        print(Dense(10 | to | 5, relu))
         assert capsys.readouterr().out == "Dense(10 => 5, relu)\n"
 
 
@@ -46,7 +49,7 @@ class TestTree:
         assert repr(Dense(784, 100, relu)) == "Dense(784 => 100, relu)  # 78_500 parameters"
 
     def test_chain(self):
-        assert repr(Chain(Dense(10 |to| 5, relu), Dense(5 |to| 2), softmax)) == (
+        assert repr(Chain(Dense(10 | to | 5, relu), Dense(5 | to | 2), softmax)) == (
             "Chain(\n"
             "  Dense(10 => 5, relu),                 # 55 parameters\n"
             "  Dense(5 => 2),                        # 12 parameters\n"
@@ -55,7 +58,10 @@ class TestTree:
         )
 
     def test_no_total_for_two_arrays(self):
-        assert repr(Chain(Dense(2, 3), relu)) == "Chain(\n  Dense(2 => 3),                        # 9 parameters\n  relu,\n)"
+        assert (
+            repr(Chain(Dense(2, 3), relu))
+            == "Chain(\n  Dense(2 => 3),                        # 9 parameters\n  relu,\n)"
+        )
 
     def test_nested_with_names_and_untrained_arrays(self):
         m = Chain(a=Chain(Dense(28**2, 64), BatchNorm(64, relu)), b=Dense(64, 10))
@@ -74,7 +80,7 @@ class TestTree:
         assert repr(BatchNorm(2, relu)) == "BatchNorm(2, relu)  # 4 parameters, plus 4 non-trainable"
 
     def test_recur_counts_its_state(self):
-        assert repr(LSTM(3 |to| 5)) == (
+        assert repr(LSTM(3 | to | 5)) == (
             "Recur(\n"
             "  LSTMCell(3 => 5),                     # 190 parameters\n"
             ")         # Total: 5 trainable arrays, 190 parameters,\n"
@@ -130,9 +136,12 @@ class TestValues:
             (nt(f=sigmoid, g=torch.tanh), "(f = σ, g = tanh)"),
             (nt(x={"a": [1, "b"]}), '(x = Dict("a" => [1, "b"]),)'),
             (nt(x=torch.zeros(0)), "(x = Float32[],)"),
-            (nt(x=torch.arange(30)), "(x = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9  …  20, 21, 22, 23, 24, 25, 26, 27, 28, 29],)"),
+            (
+                nt(x=torch.arange(30)),
+                "(x = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9  …  20, 21, 22, 23, 24, 25, 26, 27, 28, 29],)",
+            ),
             (nt(x=torch.arange(25).reshape(5, 5)), "(x = [0 1 … 3 4; 5 6 … 8 9; … ; 15 16 … 18 19; 20 21 … 23 24],)"),
-            (nt(x=1 |to| 2), "(x = 1 => 2,)"),
+            (nt(x=1 | to | 2), "(x = 1 => 2,)"),
             (nt(m=Dense(1, 1)), "(m = Dense(1 => 1),)"),
         ],
     )
@@ -140,5 +149,7 @@ class TestValues:
         assert repr(value) == text
 
     def test_params(self):
-        assert repr(params(Chain(Dense(torch.ones(2, 3)), softmax))) == "Params([[1.0 1.0 1.0; 1.0 1.0 1.0], [0.0, 0.0]])"
+        assert (
+            repr(params(Chain(Dense(torch.ones(2, 3)), softmax))) == "Params([[1.0 1.0 1.0; 1.0 1.0 1.0], [0.0, 0.0]])"
+        )
         assert repr(Flux.gradient(lambda: 0.0 * torch.zeros(()), Params())) == "Grads(...)"

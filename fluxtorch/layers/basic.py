@@ -18,7 +18,7 @@ from fluxtorch.layers.show import optional
 from fluxtorch.namedtuples import NamedTuple, fold
 from fluxtorch.printing import show
 
-__all__ = ["Chain", "Dense", "Diagonal", "Maxout", "Scale", "activations", "flatten", "joined", "match_eltype", "size_check", "sizes"]
+__all__ = ["Chain", "Dense", "Diagonal", "Maxout", "Scale", "activations", "flatten"]
 
 
 def reversed_axes(x: torch.Tensor) -> torch.Tensor:
@@ -63,7 +63,7 @@ def tensor_input(layer: Any, x: Any) -> torch.Tensor:
 
 
 def sizes(layer: str, first: Any, rest: tuple[Any, ...]) -> tuple[Any, Any, tuple[Any, ...]]:
-    """What stands on the two sides of `in => out`, in Flux's spelling or in that of Flux < 0.12, and the other arguments."""
+    """The two sides of `in => out`, in Flux's spelling or in that of Flux < 0.12, and the other arguments."""
     if isinstance(first, tuple) and len(first) == 2:
         return first[0], first[1], rest
     if is_size(first) and rest and is_size(rest[0]):
@@ -138,14 +138,15 @@ class Chain(Layer):
             raise TypeError("a Chain has layers with names or without, not both")
         if "layers" in named:
             raise ValueError("a Chain cannot have a named layer called `layers`")
+        given: Any = layers
         if len(layers) == 1 and isinstance(layers[0], (list, tuple, NamedTuple)):
-            layers = layers[0]
+            given = layers[0]
         if named:
-            layers = NamedTuple.of({fold(name): f for name, f in named.items()})
-        for f in layers:
+            given = NamedTuple.of({fold(name): f for name, f in named.items()})
+        for f in given:
             if not callable(f):
                 raise TypeError(f"a Chain takes layers and functions, and got {show(f)}")
-        self.layers = layers
+        self.layers = given
 
     def __call__(self, x: Any) -> Any:
         for f in self.layers:
@@ -216,22 +217,24 @@ class Dense(Layer):
     bias: Any
     σ: Any
 
-    def __init__(self, W: Any, *args: Any, bias: Any = True, init: Callable[..., torch.Tensor] = glorot_uniform, σ: Any = None) -> None:
+    def __init__(
+        self, W: Any, *args: Any, bias: Any = True, init: Callable[..., torch.Tensor] = glorot_uniform
+    ) -> None:
         given = weights("Dense", W)
         if given is not None:
             at_most("Dense", args, 2)
             if given.ndim != 2:
                 raise DimensionMismatch(f"Dense expects a matrix of weights, and got a {summary(given)}")
-            bias, act_ = (*args, *(bias, identity)[len(args) :])[:2]
+            bias, σ = (*args, *(bias, identity)[len(args) :])[:2]
         else:
             n, m, args = sizes("Dense", W, args)
             whole("Dense", n, m)
             at_most("Dense", args, 1)
             given = init(m, n)
-            act_ = args[0] if args else identity
+            σ = args[0] if args else identity
         self.weight = given
         self.bias = create_bias(given, bias, given.shape[0])
-        self.σ = act("Dense", act_ if σ is None else σ)
+        self.σ = act("Dense", σ)
 
     @property
     def W(self) -> torch.Tensor:
@@ -257,8 +260,8 @@ class Dense(Layer):
         return f"Dense({self.weight.shape[1]} => {self.weight.shape[0]}{_options(self)})"
 
 
-def _options(l: Any) -> str:
-    return optional((l.σ is not identity, f", {show(l.σ)}"), (l.bias is False, "; bias=false"))
+def _options(m: Any) -> str:
+    return optional((m.σ is not identity, f", {show(m.σ)}"), (m.bias is False, "; bias=false"))
 
 
 class Scale(Layer):
@@ -306,7 +309,8 @@ class Scale(Layer):
         try:
             y = reversed_axes(self.scale) * reversed_axes(x)
         except RuntimeError:
-            raise DimensionMismatch(f"layer {self} can't scale a {summary(x)}: their axes line up from the first") from None
+            problem = f"layer {self} can't scale a {summary(x)}: their axes line up from the first"
+            raise DimensionMismatch(problem) from None
         if self.bias is not False:
             y = y + reversed_axes(self.bias)
         return self.σ(reversed_axes(y))
@@ -365,7 +369,8 @@ class Maxout(Layer):
         for f in rest:
             z = f(x)
             if z.shape != y.shape:
-                raise DimensionMismatch(f"the layers of {self} give arrays of different sizes: {summary(y)} and {summary(z)}")
+                sizes = f"{summary(y)} and {summary(z)}"
+                raise DimensionMismatch(f"the layers of {self} give arrays of different sizes: {sizes}")
             y = torch.maximum(y, z)
         return y  # type: ignore[no-any-return]
 

@@ -14,7 +14,7 @@ from fluxtorch.initialisers import create_bias, glorot_uniform
 from fluxtorch.layers.basic import act, at_most, is_size, match_eltype, size_check, tensor_input, weights, whole
 from fluxtorch.layers.layer import Layer
 from fluxtorch.layers.show import optional
-from fluxtorch.nnlib.conv import borders, conv, conv_transpose, expand, maxpool, meanpool
+from fluxtorch.nnlib.conv import borders, conv, conv_transpose, dilations, expand, maxpool, meanpool
 from fluxtorch.printing import show
 
 __all__ = [
@@ -120,8 +120,9 @@ def _conv_arguments(
         window = _window(layer, k)
         if not args:
             raise TypeError(f"{layer} expects a window and a pair of channels, as in {layer}((3, 3), 3 |to| 7)")
-        w = make(window, _channels(layer, args[0]))
+        channels = _channels(layer, args[0])
         at_most(layer, args[1:], 1)
+        w = make(window, channels)
         σ = args[1] if len(args) > 1 else identity
     return w, bias, act(layer, σ)
 
@@ -146,6 +147,9 @@ class _Convolution(Layer):
             size_check(self, x, x.ndim - 2, cin)
         return match_eltype(self, w.dtype, x)
 
+    def _bias(self) -> torch.Tensor | None:
+        return None if self.bias is False else self.bias
+
     def _shown(self, cin: int, cout: int) -> str:
         n = self.weight.ndim - 2
         groups = getattr(self, "groups", 1)
@@ -164,15 +168,17 @@ def _maybe_tuple(x: tuple[int, ...]) -> str:
 
 
 class Conv(_Convolution):
-    """A convolutional layer: `Conv(filter, in |to| out, σ=identity; stride=1, pad=0, dilation=1, groups=1, bias=True, init=glorot_uniform)`.
+    """A convolution, `Conv(filter, in |to| out, σ=identity; stride=1, pad=0, dilation=1, groups=1, bias=True, init)`.
 
     Input `(W, H, in, N)`, output `(W', H', out, N)`, with as many spatial axes as `filter` has
     numbers, one to three. `weight` is `(w, h, in ÷ groups, out)`, `bias` `(out,)`. `stride` and
     `dilation` are a number or one for each axis; `pad` also begin and end of each in turn, or
-    `SamePad()`. `Conv(weight, bias=True, σ=identity; ...)` takes the arrays. A true convolution: the
-    kernel is flipped, unlike torch's and `CrossCor`'s.
+    `SamePad()`. `weight` is `init(...)` with `init=glorot_uniform`, `bias` zeros, none with
+    `bias=False`, or an array. `Conv(weight, bias=True, σ=identity; ...)` takes the arrays. A true
+    convolution: the kernel is flipped, unlike torch's and `CrossCor`'s.
 
-    Raises `DimensionMismatch` for an input of another size, `ValueError` if `groups` doesn't divide the channels.
+    Raises `DimensionMismatch` for an input of another size, or smaller than the window; `ValueError` if
+    `groups` doesn't divide the channels.
 
     >>> xs = rand32(100, 100, 3, 50)
     >>> layer = Conv((5, 5), 3 |to| 7, relu, bias=False)
@@ -184,7 +190,7 @@ class Conv(_Convolution):
     torch.Size([130, 100, 7, 50])
     """
 
-    σ: Any
+    σ: Callable[..., torch.Tensor]
     weight: torch.Tensor
     bias: Any
     stride: tuple[int, ...]
@@ -204,27 +210,25 @@ class Conv(_Convolution):
         bias: Any = True,
     ) -> None:
         w, b, σ = _conv_arguments("Conv", k, args, bias, lambda k, ch: convfilter(k, ch, init, groups))
-        _check_groups(groups, w.shape[-2] * groups, w.shape[-1])
+        _check_groups(groups, 0, w.shape[-1])
         n = w.ndim - 2
         self.σ, self.weight = σ, w
         self.bias = create_bias(w, b, w.shape[-1])
-        self.stride, self.dilation = expand(n, stride, "stride"), expand(n, dilation, "dilation", 0)
+        self.stride, self.dilation = expand(n, stride, "stride"), dilations(dilation, w.shape[:n])
         self.pad = calc_padding(pad, w.shape[:n], self.dilation)
         self.groups = groups
 
     def __call__(self, x: Any) -> torch.Tensor:
         x = self._input(x, self.weight.shape[-2] * self.groups)
-        b = self.bias if self.bias is not False else None
-        return self.σ(  # type: ignore[no-any-return]
-            conv(x, self.weight, b, stride=self.stride, pad=self.pad, dilation=self.dilation, groups=self.groups)
-        )
+        b, stride, pad, dilation = self._bias(), self.stride, self.pad, self.dilation
+        return self.σ(conv(x, self.weight, b, stride=stride, pad=pad, dilation=dilation, groups=self.groups))
 
     def __str__(self) -> str:
         return self._shown(self.weight.shape[-2] * self.groups, self.weight.shape[-1]) + ")"
 
 
 class CrossCor(_Convolution):
-    """A convolutional layer that doesn't flip its kernel, as torch's don't: `CrossCor(filter, in |to| out, σ=identity; ...)`.
+    """A convolution that doesn't flip its kernel, like torch's: `CrossCor(filter, in |to| out, σ=identity; ...)`.
 
     Arguments, shapes and errors are those of `Conv`, but for `groups`, which it doesn't have.
 
@@ -232,7 +236,7 @@ class CrossCor(_Convolution):
     torch.Size([34, 32, 7, 50])
     """
 
-    σ: Any
+    σ: Callable[..., torch.Tensor]
     weight: torch.Tensor
     bias: Any
     stride: tuple[int, ...]
@@ -253,26 +257,25 @@ class CrossCor(_Convolution):
         n = w.ndim - 2
         self.σ, self.weight = σ, w
         self.bias = create_bias(w, b, w.shape[-1])
-        self.stride, self.dilation = expand(n, stride, "stride"), expand(n, dilation, "dilation", 0)
+        self.stride, self.dilation = expand(n, stride, "stride"), dilations(dilation, w.shape[:n])
         self.pad = calc_padding(pad, w.shape[:n], self.dilation)
 
     def __call__(self, x: Any) -> torch.Tensor:
         x = self._input(x, self.weight.shape[-2])
-        b = self.bias if self.bias is not False else None
-        return self.σ(  # type: ignore[no-any-return]
-            conv(x, self.weight, b, stride=self.stride, pad=self.pad, dilation=self.dilation, flipped=True)
-        )
+        b, stride, pad, dilation = self._bias(), self.stride, self.pad, self.dilation
+        return self.σ(conv(x, self.weight, b, stride=stride, pad=pad, dilation=dilation, flipped=True))
 
     def __str__(self) -> str:
         return self._shown(self.weight.shape[-2], self.weight.shape[-1]) + ")"
 
 
 class ConvTranspose(_Convolution):
-    """A transposed convolution: `ConvTranspose(filter, in |to| out, σ=identity; stride=1, pad=0, outpad=0, dilation=1, groups=1, ...)`.
+    """A transposed convolution: `ConvTranspose(filter, in |to| out, σ=identity; outpad=0, ...)`, else as `Conv`.
 
     Input `(W, H, in, N)`, output `(W', H', out, N)` with `W' = (W - 1) * stride + 1 + (w - 1) *
     dilation - pad + outpad`, where `pad` is both borders' together. `weight` is `(w, h, out ÷ groups,
-    in)`. With `pad=SamePad()` the output is the input's size times the stride. Otherwise as `Conv`.
+    in)`. With `pad=SamePad()` the output is the input's size times the stride. `outpad` adds at the
+    ends of the output.
 
     >>> layer = ConvTranspose((5, 5), 3 |to| 7, relu)
     >>> layer
@@ -281,7 +284,7 @@ class ConvTranspose(_Convolution):
     torch.Size([104, 104, 7, 50])
     """
 
-    σ: Any
+    σ: Callable[..., torch.Tensor]
     weight: torch.Tensor
     bias: Any
     stride: tuple[int, ...]
@@ -306,11 +309,11 @@ class ConvTranspose(_Convolution):
             return convfilter(k, ch[::-1], init, groups)
 
         w, b, σ = _conv_arguments("ConvTranspose", k, args, bias, make)
-        _check_groups(groups, w.shape[-1], w.shape[-2] * groups)
+        _check_groups(groups, w.shape[-1], 0)
         n = w.ndim - 2
         self.σ, self.weight = σ, w
         self.bias = create_bias(w, b, w.shape[-2] * groups)
-        self.stride, self.dilation = expand(n, stride, "stride"), expand(n, dilation, "dilation", 0)
+        self.stride, self.dilation = expand(n, stride, "stride"), dilations(dilation, w.shape[:n])
         same = isinstance(pad, SamePad) or pad is SamePad
         size = tuple(k - s + 1 for k, s in zip(w.shape[:n], self.stride, strict=True)) if same else w.shape[:n]
         self.pad = calc_padding(pad, size, self.dilation)
@@ -320,10 +323,7 @@ class ConvTranspose(_Convolution):
     def __call__(self, x: Any) -> torch.Tensor:
         x = self._input(x, self.weight.shape[-1])
         options = {"stride": self.stride, "pad": self.pad, "outpad": self.outpad, "dilation": self.dilation}
-        b = self.bias if self.bias is not False else None
-        return self.σ(  # type: ignore[no-any-return]
-            conv_transpose(x, self.weight, b, groups=self.groups, **options)
-        )
+        return self.σ(conv_transpose(x, self.weight, self._bias(), groups=self.groups, **options))
 
     def __str__(self) -> str:
         shown = self._shown(self.weight.shape[-1], self.weight.shape[-2] * self.groups)
@@ -333,7 +333,8 @@ class ConvTranspose(_Convolution):
 def DepthwiseConv(k: Any, *args: Any, **options: Any) -> Conv:
     """A `Conv` with as many groups as input channels: `DepthwiseConv(filter, in |to| out, σ=identity; ...)`.
 
-    `DepthwiseConv(weight, bias=True, σ=identity; ...)` takes a weight `(w, h, multiplier, in)`.
+    `DepthwiseConv(weight, bias=True, σ=identity; ...)` takes a weight `(w, h, in, multiplier)`, whose
+    kernels in the order of a Julia array's memory go to the output channels one by one.
 
     >>> DepthwiseConv((5, 5), 3 |to| 6, relu, bias=False)
     Conv((5, 5), 3 => 6, relu, groups=3, bias=false)  # 150 parameters
@@ -341,7 +342,6 @@ def DepthwiseConv(k: Any, *args: Any, **options: Any) -> Conv:
     w = weights("DepthwiseConv", k)
     if w is not None:
         n, groups = w.ndim - 2, w.shape[-2]
-        # Flux keeps the columns of memory and only names the last two axes anew.
         flat = w.permute(*range(w.ndim)[::-1]).reshape(-1, 1, *w.shape[:n][::-1])
         return Conv(flat.permute(*range(w.ndim)[::-1]), *args, groups=groups, **options)
     if not args:
@@ -393,7 +393,9 @@ class MaxPool(_Pool):
 
 
 class MeanPool(_Pool):
-    """The mean of each window, zeros beyond the border counted: `MeanPool(window; pad=0, stride=window)`, on `(W, H, C, N)`.
+    """The mean of each window: `MeanPool(window; pad=0, stride=window)`, on `(W, H, C, N)`.
+
+    `window` has one number for each spatial axis; `pad` is as in `Conv`, and its zeros count.
 
     >>> MeanPool((5, 5), pad=SamePad())(rand32(96, 96, 7, 50)).shape
     torch.Size([20, 20, 7, 50])

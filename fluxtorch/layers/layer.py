@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import inspect
@@ -36,7 +37,7 @@ class Parameter(nn.Parameter):
     [[4.0, 0.0]]
     """
 
-    def __repr__(self, *, tensor_contents: Any = None) -> str:
+    def __repr__(self, **_: Any) -> str:  # type: ignore[override]
         return f"Parameter containing:\n{self.detach()!r}"
 
     def __hash__(self) -> int:
@@ -49,7 +50,7 @@ def _outside_gradient(name: str) -> Callable[..., Any]:
     @functools.wraps(plain)
     def change(self: Parameter, *args: Any) -> Any:
         if within_gradient():
-            raise RuntimeError("a parameter can't be changed in place while a gradient is taken: that would have no gradient")
+            raise RuntimeError("a parameter can't be changed in place while a gradient is taken: it would have none")
         with torch.no_grad():
             return plain(self, *args)
 
@@ -133,7 +134,8 @@ class Layer(nn.Module):
             _refuse_clash(name, cls.__name__)
         cls._fields = fields or None
         cls._defaults = dict(cls._defaults)
-        for base in reversed([base for base in cls.__mro__ if base is cls or not issubclass(base, Layer)]):
+        plain = [base for base in cls.__mro__ if base is cls or not issubclass(base, Layer)]
+        for base in reversed(plain):
             for name in fields:
                 if name in vars(base) and not isinstance(vars(base)[name], (property, types.MemberDescriptorType)):
                     # Left on the class, a default would hide what the field is set to, and a function become a method.
@@ -175,7 +177,8 @@ class Layer(nn.Module):
             return super().__getattr__(name)
         except AttributeError:
             if name in (type(self)._fields or ()):
-                raise AttributeError(f"{type(self).__name__} has no value for its field {name!r}: its __init__ must set it") from None
+                problem = f"{type(self).__name__} has no value for its field {name!r}: its __init__ must set it"
+                raise AttributeError(problem) from None
             raise
 
     def __delattr__(self, name: str) -> None:
@@ -230,7 +233,7 @@ class Layer(nn.Module):
             return _Ref(registry, key)
         if isinstance(value, NamedTuple):
             return NamedTuple.of({k: self._template(name, v, (*path, k)) for k, v in vars(value).items()})
-        if type(value) is tuple or isinstance(value, tuple) and hasattr(value, "_fields"):
+        if isinstance(value, tuple):
             kids = [self._template(name, v, (*path, i)) for i, v in enumerate(value)]
             return tuple(kids) if type(value) is tuple else type(value)(*kids)
         if isinstance(value, (list, dict)) and _holds_torch(value):
@@ -300,10 +303,14 @@ class Layer(nn.Module):
     # -- Flux's side --------------------------------------------------------------------------------
 
     def __matmul__(self, inner: Any) -> Any:
-        return ComposedFunction(self, inner) if callable(inner) and not isinstance(inner, torch.Tensor) else NotImplemented
+        return (
+            ComposedFunction(self, inner) if callable(inner) and not isinstance(inner, torch.Tensor) else NotImplemented
+        )
 
     def __rmatmul__(self, outer: Any) -> Any:
-        return ComposedFunction(outer, self) if callable(outer) and not isinstance(outer, torch.Tensor) else NotImplemented
+        return (
+            ComposedFunction(outer, self) if callable(outer) and not isinstance(outer, torch.Tensor) else NotImplemented
+        )
 
     def __str__(self) -> str:
         return plain_show(self)
@@ -359,7 +366,7 @@ def _replace(x: Any, new: Iterator[Any]) -> None:
 
 
 def _own_fields(cls: type) -> list[str]:
-    if cls in (Layer, nn.Module, object) or not issubclass(cls, Layer) and cls.__module__.startswith("torch."):
+    if cls in (Layer, nn.Module, object) or cls.__module__.startswith("torch."):
         return []
     if sys.version_info >= (3, 14):  # annotations are evaluated late there, and the names may not exist yet
         annotations = get_annotations(cls, format=Format.FORWARDREF)
@@ -368,13 +375,13 @@ def _own_fields(cls: type) -> list[str]:
     return [
         fold(name)
         for name, kind in annotations.items()
-        if not name.startswith("_") and get_origin(kind) is not ClassVar and not str(kind).startswith(("ClassVar", "typing.ClassVar"))
+        if not name.startswith("_") and get_origin(kind) is not ClassVar and "ClassVar[" not in str(kind)
     ]
 
 
 def _refuse_clash(name: str, cls: str) -> None:
     if hasattr(nn.Module, name):
-        raise TypeError(f"{cls} can't have a field {name!r}: it would hide nn.Module.{name}, which torch's tools rely on")
+        raise TypeError(f"{cls} can't have a field {name!r}: it would hide nn.Module.{name}, which torch relies on")
 
 
 def _inherited_init(cls: type) -> bool:
@@ -410,10 +417,8 @@ def _make_init(cls: type[Any]) -> Callable[..., None]:
         for name in fields:
             setattr(self, name, given[name] if name in given else copy.copy(defaults[name]))
 
-    try:
+    with contextlib.suppress(ValueError):  # a field without a default after one that has one
         __init__.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    except ValueError:  # a field without a default after one that has one: only by keyword, then
-        pass
     __init__._from_fields = True  # type: ignore[attr-defined]
     return __init__
 
@@ -467,7 +472,10 @@ def layer(
     known = made._fields
     names = None if chosen is None else tuple(map(fold, chosen))
     if names is not None and known is not None and not set(names) <= set(known):
-        raise TypeError(f"{cls.__name__} has the fields {', '.join(known)}, so they can't be {', '.join(names)} that are trained")
+        raise TypeError(
+            f"{cls.__name__} has the fields {', '.join(known)}, so training can't change {', '.join(names)}"
+        )
+    each: Any
     for each in dict.fromkeys((cls, made)):
         each._expand = expand
         if names is not None:
@@ -497,17 +505,18 @@ def _layer_class(cls: type) -> Any:
         "__eq__": object.__eq__,
         "__hash__": object.__hash__,
     }
-    if hasattr(cls, "__call__"):
-        namespace["__call__"] = cls.__call__
+    call = next((vars(base)["__call__"] for base in cls.__mro__ if "__call__" in vars(base)), None)
+    if call is not None:
+        namespace["__call__"] = call
     own = getattr(cls, "__dataclass_params__", None)
-    if cls.__repr__ is object.__repr__ or (own is not None and own.repr):
+    if getattr(cls, "__repr__", None) is object.__repr__ or (own is not None and own.repr):
         namespace["__repr__"], namespace["__str__"] = Layer.__repr__, Layer.__str__
         cls.__repr__, cls.__str__ = big_show, plain_show  # type: ignore[method-assign, assignment]
     made: Any = type(cls)(cls.__name__, (cls, Layer), namespace)
     functor(cls, made._fields)
     _set_rule(made, _layer_children)
-    if made._fields and cls.__init__ is object.__init__:
-        cls.__init__ = made.__init__  # type: ignore[misc]
+    if made._fields and "__init__" not in vars(cls):
+        setattr(cls, "__init__", made.__init__)  # noqa: B010  # a struct has a constructor before it is a layer, too
     return made
 
 

@@ -86,11 +86,11 @@ def trainmode_(m: Any, mode: Any = True) -> Any:
 
 @layer(trainable=())
 class Dropout(Layer):
-    """Sets elements to 0 in training, with probability `p`, and divides the others by `1 - p`: `Dropout(p; dims, rng, active)`.
+    """In training sets elements to 0, with probability `p`, and divides the others by `1 - p`: `Dropout(p; dims, rng)`.
 
     Takes an array of any size, and gives one of the same. In testing it changes nothing. `dims`, a
-    number or several, says along which axes to choose, so that the others are kept or dropped as a
-    whole: `dims=2` drops channels of `(W, H, C, N)`. `rng` is a `torch.Generator` to draw from.
+    number or several, says along which axes to choose, the same for all along the others: `dims=2`
+    drops whole channels of `(W, H, C, N)`. `rng` is a `torch.Generator`, `active` settles the mode.
     Srivastava et al. 2014, https://arxiv.org/abs/1207.0580.
 
     Raises `ValueError` unless `0 ≤ p ≤ 1`.
@@ -142,15 +142,15 @@ def _promoted(x: torch.Tensor, *arrays: torch.Tensor | None) -> list[Any]:
 
 @layer(trainable=("β", "γ"))
 class BatchNorm(Layer):
-    """Brings each channel of a batch to mean 0 and variance 1: `BatchNorm(channels, λ=identity; affine=True, track_stats=True, …)`.
+    """Brings each channel of a batch to mean 0 and variance 1: `BatchNorm(channels, λ=identity; ...)`.
 
-    Input `(C, N)`, `(…, C, N)`, output the same: each channel normalised over all other axes, then
-    scaled by `γ` and shifted by `β` if `affine`, then `λ` of it. `initβ=zeros32` and `initγ=ones32`
-    make those two, `eps=1e-5` is added to the variance (`ε` in Flux < 0.13).
+    Input `(C, N)` or `(…, C, N)`, output the same: each channel normalised over all other axes, then
+    scaled by `γ` and shifted by `β` with `affine=True`, then `λ` of it. `initβ=zeros32` and
+    `initγ=ones32` make those two; `eps=1e-5` (`ε` before Flux 0.13) is added to the variance.
 
-    In training the statistics are the batch's, and with `track_stats` `μ` and `σ2` follow them: `μ =
-    (1 - momentum) * μ + momentum * mean` with `momentum=0.1`, likewise `σ2` with the unbiased variance.
-    In testing they are `μ` and `σ2`, without `track_stats` the batch's. `active` settles the mode.
+    In training the statistics are the batch's, and with `track_stats=True` `μ` and `σ2` follow them:
+    `μ = (1 - momentum) * μ + momentum * mean` with `momentum=0.1`, likewise `σ2` with the unbiased
+    variance. In testing they are `μ` and `σ2`, or still the batch's. `active` settles the mode.
     Ioffe & Szegedy 2015, https://arxiv.org/abs/1502.03167.
 
     Raises `DimensionMismatch` for an input with another number of channels, `ValueError` for one with

@@ -94,7 +94,8 @@ def _brackets(x: Any) -> tuple[str, str]:
 
 
 def _layer_line(x: Any, indent: int, name: str) -> str:
-    text = name + (_array_text(x) if isinstance(x, torch.Tensor) else str(x) if hasattr(type(x), "_expand") else show(x))
+    own = hasattr(type(x), "_expand")
+    text = name + (_array_text(x) if isinstance(x, torch.Tensor) else str(x) if own else show(x))
     line = " " * indent + text + ("," if indent else "")
     ps = _params(x)
     if len(ps):
@@ -112,7 +113,7 @@ def _params(x: Any) -> Params:
 
 def _array_text(x: torch.Tensor) -> str:
     size = f"{len(x)}-element" if x.ndim == 1 else "×".join(map(str, x.shape)) if x.ndim else "0-dimensional"
-    kind = {1: f"Vector{{{julia_type(x)}}}", 2: f"Matrix{{{julia_type(x)}}}"}.get(x.ndim, f"Array{{{julia_type(x)},...}}")
+    kind = {1: "Vector{%s}", 2: "Matrix{%s}"}.get(x.ndim, "Array{%s,...}") % julia_type(x)
     return f"{size} {kind}"
 
 

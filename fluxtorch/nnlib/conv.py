@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from fluxtorch.arrays import array, summary
 from fluxtorch.errors import DimensionMismatch
 
-__all__ = ["borders", "conv", "conv_transpose", "depthwiseconv", "expand", "maxpool", "meanpool"]
+__all__ = ["borders", "conv", "conv_transpose", "depthwiseconv", "dilations", "expand", "maxpool", "meanpool"]
 
 Kernels: TypeAlias = "tuple[Callable[..., torch.Tensor], ...]"
 
@@ -33,7 +33,7 @@ def expand(n: int, x: Any, what: str = "it", least: int | None = 1) -> tuple[int
     xs = tuple(x) if isinstance(x, (tuple, list)) else (x,) * n
     for v in xs:
         if not isinstance(v, int) or isinstance(v, bool):
-            raise TypeError(f"{what} must be a whole number, or a tuple of {n}, and is {x!r}")
+            raise TypeError(f"{what} must be a whole number, or one for each axis, and is {x!r}")
         if least is not None and v < least:
             raise ValueError(f"{what} must be at least {least}, and is {x}")
     if len(xs) != n:
@@ -43,8 +43,12 @@ def expand(n: int, x: Any, what: str = "it", least: int | None = 1) -> tuple[int
 
 def borders(n: int, pad: Any, least: int | None = 0) -> tuple[int, ...]:
     """`pad` as begin and end of each spatial axis in turn: from a number, a tuple of `n` or of `2n`."""
-    if isinstance(pad, (tuple, list)) and len(pad) == n:
-        pad = tuple(p for p in pad for _ in range(2))
+    if isinstance(pad, (tuple, list)):
+        if len(pad) not in (n, 2 * n):
+            raise DimensionMismatch(
+                f"pad must have {n} numbers, or {2 * n} for begin and end of each axis, and is {pad}"
+            )
+        pad = [p for p in pad for _ in range(2)] if len(pad) == n else pad
     return expand(2 * n, pad, "pad", least)
 
 
@@ -71,7 +75,7 @@ def _operands(name: str, x: Any, w: Any, axis: int, channels: int) -> tuple[torc
         )
     if x.shape[-2] != w.shape[axis] * channels:
         raise DimensionMismatch(
-            f"{name} expects {w.shape[axis] * channels} channels for a kernel of size {tuple(w.shape)}, and got a {summary(x)}"
+            f"{name} expects {w.shape[axis] * channels} channels, as its kernel has, and got a {summary(x)}"
         )
     if x.dtype != w.dtype and not torch.is_autocast_enabled(x.device.type):
         dtype = torch.promote_types(x.dtype, w.dtype)
@@ -79,13 +83,15 @@ def _operands(name: str, x: Any, w: Any, axis: int, channels: int) -> tuple[torc
     return x, w
 
 
-def _dilation(n: int, dilation: Any, k: torch.Size) -> tuple[int, ...]:
-    # Between the elements of a window of one there is nothing, and Flux takes 0 for it.
-    return tuple(max(d, int(size == 1)) for d, size in zip(expand(n, dilation, "dilation", 0), k, strict=False))
+def dilations(dilation: Any, k: Sequence[int]) -> tuple[int, ...]:
+    """The dilation of each axis of a window of size `k`."""
+    given = expand(len(k), dilation, "dilation", 0)
+    # A window of one has no gaps, and Flux takes 0 for them, which torch's kernels don't.
+    return expand(len(k), tuple(d or int(size == 1) for d, size in zip(given, k, strict=True)), "dilation")
 
 
 def _check_window(x: torch.Tensor, k: Sequence[int], pad: tuple[int, ...], dilation: tuple[int, ...]) -> None:
-    for i, (size, d) in enumerate(zip(k, dilation, strict=False)):
+    for i, (size, d) in enumerate(zip(k, dilation, strict=True)):
         if x.shape[i] + pad[2 * i] + pad[2 * i + 1] <= (size - 1) * d:
             raise DimensionMismatch(
                 f"a window of {(size - 1) * d + 1} doesn't fit into axis {i} of a {summary(x)} "
@@ -119,7 +125,7 @@ def conv(
     """
     x, w = _operands("conv", x, w, -2, groups)
     n = x.ndim - 2
-    stride, pad, dilation = expand(n, stride, "stride"), borders(n, pad), _dilation(n, dilation, w.shape)
+    stride, pad, dilation = expand(n, stride, "stride"), borders(n, pad), dilations(dilation, w.shape[:n])
     _check_window(x, w.shape[:n], pad, dilation)
     kernel, xr, padding = reversed_axes(w if flipped else _flip(w, n)), reversed_axes(x), pad[::2][::-1]
     if pad[::2] != pad[1::2]:  # torch's kernel pads both ends of an axis alike
@@ -150,7 +156,7 @@ def conv_transpose(
     x, w = _operands("conv_transpose", x, w, -1, 1)
     n = x.ndim - 2
     stride, outpad = expand(n, stride, "stride"), expand(n, outpad, "outpad", 0)
-    pad, dilation = borders(n, pad, None), _dilation(n, dilation, w.shape)
+    pad, dilation = borders(n, pad, None), dilations(dilation, w.shape[:n])
     for i in range(n):
         full = (x.shape[i] - 1) * stride[i] + 1 + (w.shape[i] - 1) * dilation[i] + outpad[i]
         if full <= pad[2 * i] + pad[2 * i + 1]:
