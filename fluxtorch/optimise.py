@@ -568,7 +568,9 @@ def train_(loss: Callable[..., Any], ps: Any, data: Any, opt: Any = None, cb: An
     if opt is None and isinstance(data, _Updater):
         ps, data, opt = data.params, ps, data.rule
     if opt is None:
-        raise TypeError("train_ needs an optimiser: train_(loss, model, data, opt_state), or train_(loss, ps, data, rule)")
+        raise TypeError(
+            "train_ needs an optimiser: train_(loss, model, data, opt_state), or train_(loss, ps, data, rule)"
+        )
     if not is_rule(opt):
         raise TypeError(
             "can't mix implicit Params with explicit state! With params(m), the last argument of train_ must be a rule "

@@ -253,8 +253,10 @@ class Dense(Layer):
             size_check(self, x, 0, W.shape[1])
         if x.dtype != W.dtype:
             x = match_eltype(self, W.dtype, x)
-        y = F.linear(x if x.ndim == 1 else reversed_axes(x), W, b if b is not False else None)
-        return self.σ(y if y.ndim == 1 else reversed_axes(y))
+        b = None if b is False else b
+        if x.ndim == 2:
+            return self.σ(F.linear(x.t(), W, b).t())
+        return self.σ(reversed_axes(F.linear(reversed_axes(x), W, b)))
 
     def __str__(self) -> str:
         return f"Dense({self.weight.shape[1]} => {self.weight.shape[0]}{_options(self)})"

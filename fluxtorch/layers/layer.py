@@ -168,7 +168,11 @@ class Layer(nn.Module):
             super().__setattr__(name, value)
 
     def __getattr__(self, name: str) -> Any:
-        templates = vars(self).get("_templates")
+        own = self.__dict__
+        parameters = own.get("_parameters")
+        if parameters is not None and name in parameters:  # what layers ask for most
+            return parameters[name]
+        templates = own.get("_templates")
         if templates and name in templates:
             return self._resolve(templates[name])
         if not name.isascii() and fold(name) != name:  # getattr doesn't fold names, the parser does
@@ -241,10 +245,11 @@ class Layer(nn.Module):
         return value
 
     def _resolve(self, template: Any) -> Any:
+        own = self.__dict__
         if type(template) is _Ref:
-            return vars(self)[template.registry][template.key]
+            return own[template.registry][template.key]
         if type(template) is tuple:
-            return tuple([self._resolve(t) for t in template])
+            return tuple([own[t.registry][t.key] if type(t) is _Ref else self._resolve(t) for t in template])
         if isinstance(template, NamedTuple):
             return NamedTuple.of({k: self._resolve(t) for k, t in vars(template).items()})
         if isinstance(template, tuple):

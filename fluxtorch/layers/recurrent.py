@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from fluxtorch.arrays import array, summary
 from fluxtorch.base import identity, tanh
 from fluxtorch.errors import DimensionMismatch
-from fluxtorch.functors import fcollect, fmap
+from fluxtorch.functors import fcollect, fleaves, fmap
 from fluxtorch.initialisers import glorot_uniform, zeros32
 from fluxtorch.layers.basic import act, at_most, match_eltype, reversed_axes, size_check, sizes, tensor_input, weights, whole
 from fluxtorch.layers.layer import Layer, layer
 from fluxtorch.layers.show import optional
+from fluxtorch.nnlib.activations import relu
 from fluxtorch.printing import show
-from fluxtorch.zygote.scope import scope, when_done
+from fluxtorch.zygote.gradient import dropgrad
+from fluxtorch.zygote.scope import nested, scope, when_done
+from fluxtorch.zygote.tracked import Tracked, untracked
 
-__all__ = ["GRU", "GRUCell", "LSTM", "LSTMCell", "RNN", "RNNCell", "Recur", "reset_", "truncate_"]
+__all__ = ["GRU", "LSTM", "RNN", "GRUCell", "GRUv3", "GRUv3Cell", "LSTMCell", "RNNCell", "Recur", "reset_", "truncate_"]
 
 # How many steps of history a model may gather outside of `gradient` before it says so.
 _LONG = 1000
+# Where a state is from that was found in torch's inference mode, and can't be used outside of it.
+_INFERENCE = object()
 
 
 @layer(expand=True, trainable=("cell",))
@@ -34,8 +41,8 @@ class Recur(Layer):
     function. Called on an array `(features, batch, time)`, it goes through the times and gives
     `(features', batch, time)`; on anything else, it goes one step. `reset_` restores the first state.
 
-    What `gradient` leaves as the state is a constant afterwards. Outside of it the state carries
-    torch's graph, as in Tracker's days, except in test mode and under `torch.no_grad()`.
+    What `gradient` leaves as the state is a constant afterwards, and so is inside what it finds. Outside
+    of it the state carries torch's graph, as in Tracker's days, except in test mode and under `torch.no_grad()`.
 
     >>> accum = lambda h, x: (h + x, x)
     >>> rnn = Recur(accum, 0)
@@ -59,110 +66,155 @@ class Recur(Layer):
         if not state and not hasattr(cell, "state0"):
             raise TypeError(f"Recur needs a first state for {show(cell)}, as in Recur(cell, state)")
         self.cell = cell
-        self.state = array(state[0]) if state else cell.state0
-        self._first = None if hasattr(cell, "state0") else self.state
-        self._scope: object | None = None
-        self._steps = 0
+        # A state that is fresh is looked up where it starts, so that it is that very tensor, whatever becomes of the model.
+        given = array(state[0]) if state else None
+        vars(self).update(_first=given, _state=None, _fresh=True, _scope=None, _steps=0, _said=False)
+        if state:
+            self.state = given
+
+    @property  # type: ignore[no-redef]
+    def state(self) -> Any:
+        self._here()
+        return self._start() if vars(self)["_fresh"] else vars(self)["_state"]
+
+    @state.setter
+    def state(self, state: Any) -> None:
+        self._here()
+        fresh = _same(state, self._start())
+        first = vars(self)["_first"] if fresh else _moved(vars(self)["_first"], state)
+        vars(self).update(_first=first, _state=None if fresh else state, _fresh=fresh, _steps=0)
+
+    def _start(self) -> Any:
+        return getattr(self.cell, "state0", vars(self)["_first"])
+
+    def _here(self) -> None:
+        """Makes a state from before this `gradient` call a constant, and sees to it that none leaves the call as anything else."""
+        here = scope() or (_INFERENCE if torch.is_inference_mode_enabled() else None)
+        if here is not vars(self)["_scope"]:
+            self._settle(here, False)
+            if here is not None:
+                when_done(lambda: self._settle(None, True))
+
+    def _settle(self, here: object | None, leaves: bool) -> None:
+        first, state = vars(self)["_first"], vars(self)["_state"]
+        vars(self).update(_first=_constant(first, leaves), _state=_constant(state, leaves), _scope=here, _steps=0)
 
     def __call__(self, *xs: Any) -> Any:
-        x = array(xs[0]) if xs else None
-        if isinstance(x, torch.Tensor) and x.ndim == 3 and len(xs) == 1:
-            if x.shape[-1] == 0:
-                raise DimensionMismatch(f"layer {self} expects at least one time step, but got {summary(x)}")
-            return torch.stack([self._step(x_t) for x_t in x.unbind(-1)], -1)
-        return self._step(*xs)
-
-    def _step(self, *xs: Any) -> Any:
-        here = scope()
-        if here is not self._scope or not self.training:
-            self._forget_history()
-            self._scope = here
-            if here is not None:
-                when_done(self._forget_history)
-        result = self.cell(self.state, *xs)
-        if not isinstance(result, tuple) or len(result) != 2:
-            raise TypeError(f"the cell of {self} must give a pair, the new state and the output, and gave {summary(result)}")
-        state, y = result
-        if not self.training:
-            state = _detached(state)
-        object.__setattr__(self, "state", state)
-        if here is None:
-            self._watch_history()
+        xs = tuple([array(x) for x in xs])
+        state, steps = self.state, 1
+        if len(xs) == 1 and isinstance(xs[0], torch.Tensor) and xs[0].ndim == 3:
+            steps = xs[0].shape[2]
+            state, y = self._fold(state, xs[0])
+        else:
+            state, y = self._step(state, *xs)
+        if vars(self)["_scope"] is None:
+            if not self.training:
+                state = _constant(state)
+            self._watch(state, steps)
+        vars(self).update(_state=state, _fresh=False)
         return y
 
-    def _forget_history(self) -> None:
-        object.__setattr__(self, "state", _detached(self.state))
-        self._steps = 0
+    def _step(self, state: Any, *xs: Any) -> tuple[Any, Any]:
+        result = self.cell(state, *xs)
+        if not isinstance(result, tuple) or len(result) != 2:
+            raise TypeError(f"the cell of {self} must give a pair, the new state and the output, and gave {summary(result)}")
+        return result
 
-    def _watch_history(self) -> None:
-        self._steps = self._steps + 1 if _has_history(self.state) else 0
-        if self._steps == _LONG:
+    def _fold(self, state: Any, x: torch.Tensor) -> tuple[Any, torch.Tensor]:
+        if x.shape[2] == 0:
+            raise DimensionMismatch(f"layer {self} expects at least one time step, but got {summary(x)}")
+        found = _fused(self.cell, state, x)
+        if found is not None:
+            return found
+        ys = []
+        for x_t in x.unbind(2):
+            state, y = self._step(state, x_t)
+            ys.append(reversed_axes(torch.as_tensor(y)))
+        return state, reversed_axes(torch.stack(ys))
+
+    def _watch(self, state: Any, steps: int) -> None:
+        mine = vars(self)
+        mine["_steps"] = mine["_steps"] + steps if _has_history(state) else 0
+        if mine["_steps"] >= _LONG and not mine["_said"]:
+            mine["_said"] = True
             warnings.warn(
                 f"{self} has carried {_LONG} steps of history outside of gradient, and memory grows with each. "
                 "To evaluate a model, call it under torch.no_grad() or after testmode_(m); "
                 "to go on training on a long sequence, call truncate_(m) now and then.",
-                stacklevel=4,
+                stacklevel=6,
             )
 
-    def reset(self) -> Any:
-        if self._first is None:
-            self.state = self.cell.state0
-        else:
-            # The model may have moved since then, which only its state has followed.
-            self.state = _like(self._first, self.state)
-        self._scope, self._steps = None, 0
+    def reset_(self) -> Any:
+        """Restores the first state, and returns it."""
+        self.state = self._start()
         return self.state
 
+    def truncate_(self) -> None:
+        """Makes the state a constant."""
+        self.state = dropgrad(self.state)
+
+    def _refreshed(self, name: str) -> Any:
+        return self.state if name == "state" else super()._refreshed(name)
+
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
-        before = getattr(self.cell, "state0", None)
-        first = self.state is before or _same_objects(self.state, before)
         super()._apply(fn, recurse)
-        self.state = self.cell.state0 if first else fmap(lambda v: fn(v) if isinstance(v, torch.Tensor) else v, self.state)
+        for name in ("_first", "_state"):
+            vars(self)[name] = fmap(lambda v: fn(v) if isinstance(v, torch.Tensor) else v, vars(self)[name])
         return self
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy has no part in the history of the original, and torch refuses to copy it.
-        return {**vars(self), "state": _detached(self.state), "_scope": None}
+        mine = vars(self)
+        return {**mine, "_first": _constant(mine["_first"]), "_state": _constant(mine["_state"]), "_scope": None}
 
     def __str__(self) -> str:
         return f"Recur({show(self.cell)})"
 
 
-def _same_objects(a: Any, b: Any) -> bool:
-    return isinstance(a, tuple) and isinstance(b, tuple) and len(a) == len(b) and all(x is y for x, y in zip(a, b, strict=True))
+def _same(a: Any, b: Any) -> bool:
+    if type(a) is not type(b):
+        return False
+    these, those = fleaves(a), fleaves(b)
+    return len(these) == len(those) and all(x is y for x, y in zip(these, those, strict=True))
 
 
-def _detached(state: Any) -> Any:
+def _moved(first: Any, state: Any) -> Any:
+    """A first state of no layer's, where and as a model has it whose other state became `state`."""
+    like = next((v for v in fleaves(state) if isinstance(v, torch.Tensor)), None)
+    if like is None or first is None:
+        return first
+
+    def move(v: Any) -> Any:
+        if not isinstance(v, torch.Tensor):
+            return v
+        return v.to(like.device, like.dtype if v.is_floating_point() and like.is_floating_point() else v.dtype)
+
+    return fmap(move, first)
+
+
+def _constant(state: Any, leaves: bool = False) -> Any:
+    """`state` without a history; with `leaves`, without being what a gradient is taken by either, unless as a parameter."""
     if isinstance(state, torch.Tensor):
-        return state.detach() if state.grad_fn is not None else state
+        if isinstance(state, Tracked):
+            return untracked(state)
+        if state.grad_fn is not None or (leaves and state.requires_grad and not isinstance(state, nn.Parameter)):
+            return state.detach()
+        return state.clone() if state.is_inference() and not torch.is_inference_mode_enabled() else state
     if type(state) is tuple:
-        return tuple([_detached(s) for s in state])
-    if isinstance(state, (int, float, str, type(None))):
-        return state
-    return fmap(lambda v: v.detach() if isinstance(v, torch.Tensor) and v.grad_fn is not None else v, state)
+        return tuple([_constant(s, leaves) for s in state])
+    return state if state is None else fmap(lambda v: _constant(v, leaves) if isinstance(v, torch.Tensor) else v, state)
 
 
 def _has_history(state: Any) -> bool:
     if isinstance(state, torch.Tensor):
         return state.grad_fn is not None
-    return isinstance(state, (tuple, list)) and any(map(_has_history, state))
-
-
-def _like(first: Any, now: Any) -> Any:
-    if isinstance(first, torch.Tensor) and isinstance(now, torch.Tensor):
-        return first.to(now.device)
-    if isinstance(first, tuple) and isinstance(now, tuple) and len(first) == len(now):
-        return tuple(map(_like, first, now))
-    return first
-
-
-def _recurs(m: Any) -> list[Recur]:
-    """Every `Recur` in a model, once."""
-    return [x for x in fcollect(m) if isinstance(x, Recur)]
+    return any(isinstance(v, torch.Tensor) and v.grad_fn is not None for v in fleaves(state))
 
 
 def reset_(m: Any) -> Any:
     """Restores the first state of every recurrent layer in `m`. For a single `Recur`, returns that state.
+
+    A class takes part by a method `reset_(self)`.
 
     >>> y = Recur(RNNCell(relu, torch.ones(1, 1), torch.zeros(1, 1), torch.ones(1), torch.zeros(1, 1)))
     >>> y(torch.ones(1, 1)).detach(), y.state.detach()
@@ -170,12 +222,14 @@ def reset_(m: Any) -> Any:
     >>> reset_(y).detach()
     tensor([[0.]])
     """
-    states = [r.reset() for r in _recurs(m)]
+    states = [type(x).reset_(x) for x in fcollect(m) if hasattr(type(x), "reset_")]
     return states[0] if isinstance(m, Recur) else None
 
 
 def truncate_(m: Any) -> None:
     """Makes the state of every recurrent layer in `m` a constant, so that gradients go no further back (Flux 0.8).
+
+    A class takes part by a method `truncate_(self)`.
 
     >>> r = RNN(2 |to| 3)
     >>> _ = r(torch.ones(2))
@@ -185,70 +239,84 @@ def truncate_(m: Any) -> None:
     >>> r.state.requires_grad
     False
     """
-    for r in _recurs(m):
-        r.state = _detached(r.state)
-        r._steps = 0
-
-
-def _linear(x: torch.Tensor, W: torch.Tensor, b: torch.Tensor | None = None) -> torch.Tensor:
-    """`W * x .+ b` in torch's axis order, of element types that may differ, as Julia promotes them."""
-    if x.dtype != W.dtype:
-        both = torch.promote_types(x.dtype, W.dtype)
-        x, W = x.to(both), W.to(both)
-        b = b if b is None else b.to(both)
-    return F.linear(x, W, b)
+    for x in fcollect(m):
+        if hasattr(type(x), "truncate_"):
+            type(x).truncate_(x)
 
 
 class _Cell(Layer):
-    """What the cells share: weights for as many gates as the subclass has, and the checks of state and input."""
+    """What the cells share: the checks of weights, states and inputs, and their form for torch's kernels."""
 
-    _gates = 1
+    _gates = (1, 1)
 
-    @staticmethod
-    def _arrays(
-        name: str, args: tuple[Any, ...], init: Any, initb: Any, init_state: Any, gates: int
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        n, m, rest = sizes(name, args[0] if args else None, args[1:])
-        at_most(name, rest, 0)
-        whole(name, n, m)
-        return init(gates * m, n), init(gates * m, m), initb(gates * m), init_state(m, 1)
+    def _take(self, Wi: Any, Wh: Any, b: Any, *states: Any) -> tuple[torch.Tensor, ...]:
+        """Sets `Wi`, `Wh` and `b`, if all the arrays fit together, and returns the first states."""
+        name, given = type(self).__name__, (Wi, Wh, b, *states)
+        found = [a for a in map(weights, [name] * len(given), given) if a is not None]
+        if len(found) < len(given):
+            raise TypeError(f"{name} expects arrays, and got {', '.join(map(summary, given))}")
+        Wi, Wh, b, *hs = found
+        m = Wh.shape[-1] if Wh.ndim == 2 else -1
+        rows, hidden = self._gates[0] * m, self._gates[1] * m
+        if Wi.ndim != 2 or Wi.shape[0] != rows or Wh.shape[0] != hidden or b.shape not in ((rows,), (rows, 1)):
+            sizes = ", ".join(map(summary, (Wi, Wh, b)))
+            raise DimensionMismatch(f"{name} expects {self._gates[0]}×out rows in Wi and b, and got for Wi, Wh and b: {sizes}")
+        for h in hs:
+            if h.ndim not in (1, 2) or h.shape[0] != m:
+                raise DimensionMismatch(f"{name} expects a first state of size ({m}, 1), and got a {summary(h)}")
+        self.Wi, self.Wh, self.b = Wi, Wh, b
+        return tuple(hs)
 
-    def _input(self, x: Any) -> torch.Tensor:
+    def _operands(self, x: Any, *states: Any) -> list[torch.Tensor]:
+        """Input and states with a row for each of the batch, `Wi`, `Wh` and `b`, all of one element type."""
+        Wi, Wh, b = self.Wi, self.Wh, self.b
         x = tensor_input(self, x)
-        if x.ndim > 2:
-            raise DimensionMismatch(f"layer {self} expects a vector or a matrix, but got {summary(x)}")
-        size_check(self, x, 0, self.Wi.shape[1])
-        first = self.state0[0] if isinstance(self.state0, tuple) else self.state0
-        return reversed_axes(match_eltype(self, first.dtype, x))
+        size_check(self, x, 0, Wi.shape[1])
+        if x.ndim > 3:
+            raise DimensionMismatch(f"layer {self} expects at most features, batch and time, but got {summary(x)}")
+        n = 1 if x.ndim == 1 else x.shape[1]
+        found = [x[None] if x.ndim == 1 else reversed_axes(x)]
+        for h in states:
+            if not isinstance(h, torch.Tensor) or h.ndim not in (1, 2) or h.shape[0] != Wh.shape[1]:
+                raise DimensionMismatch(f"layer {self} expects a state with size(h, 0) == {Wh.shape[1]}, but got {summary(h)}")
+            h = h.t() if h.ndim == 2 else h[None]
+            if h.shape[0] != n:
+                if h.shape[0] != 1:
+                    raise DimensionMismatch(
+                        f"layer {self} has a state for a batch of {h.shape[0]} and got {summary(x)}: call reset_ first"
+                    )
+                h = h.expand(n, -1)
+            found.append(h)
+        found += Wi, Wh, b if b.ndim == 1 else b[:, 0]
+        return found if all(v.dtype is Wi.dtype for v in found) else self._promoted(*found)
 
-    def _state(self, h: Any) -> torch.Tensor:
-        h = array(h)
-        if not isinstance(h, torch.Tensor) or h.ndim not in (1, 2) or h.shape[0] != self.Wh.shape[1]:
-            raise DimensionMismatch(f"layer {self} expects a state with size(h, 0) == {self.Wh.shape[1]}, but got {summary(h)}")
-        return reversed_axes(h)
-
-    def _output(self, h: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """The new state as output: of the input's shape, which may have no axis for the batch."""
-        if x.ndim == 1 and h.ndim == 2:
-            if h.shape[0] != 1:
-                raise DimensionMismatch(
-                    f"layer {self} has a state for a batch of {h.shape[0]} and got a single vector: call reset_ first"
-                )
-            return h[0]
-        return reversed_axes(h)
-
-    def _gate_sum(self, h: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        self._check_batches(h, x)
-        return _linear(x, self.Wi, self.b) + _linear(h, self.Wh)
-
-    def _check_batches(self, h: torch.Tensor, x: torch.Tensor) -> None:
-        if x.ndim == 2 and h.ndim == 2 and h.shape[0] not in (1, x.shape[0]) and x.shape[0] != 1:
-            raise DimensionMismatch(
-                f"layer {self} has a state for a batch of {h.shape[0]} and got one of {x.shape[0]}: call reset_ first"
-            )
+    def _promoted(self, x: torch.Tensor, *others: torch.Tensor) -> list[torch.Tensor]:
+        """The input in the element type of the first state, and then all in what Julia's arithmetic would make of them."""
+        found = [match_eltype(self, fleaves(self.state0)[0].dtype, x), *others]
+        dtype = functools.reduce(torch.promote_types, [v.dtype for v in found])
+        return [v.to(dtype) for v in found]
 
     def __str__(self) -> str:
-        return f"{type(self).__name__}({self.Wi.shape[1]} => {self.Wi.shape[0] // self._gates})"
+        return f"{type(self).__name__}({self.Wi.shape[1]} => {self.Wh.shape[1]})"
+
+
+def _sizes(name: str, args: tuple[Any, ...], extra: int = 0) -> tuple[int, int, tuple[Any, ...]]:
+    n, m, rest = sizes(name, args[0] if args else None, args[1:])
+    at_most(name, rest, extra)
+    whole(name, n, m)
+    return n, m, rest
+
+
+def _result(h: Any, x: Any, new: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The state `new`, `(out, N)`, and the output: without an axis for the batch where the input has none."""
+    if x.ndim > 1:
+        return new, new
+    return (new if h.ndim == 2 else new[:, 0]), new[:, 0]
+
+
+def _no_bias(b: torch.Tensor) -> torch.Tensor | None:
+    """The second bias of torch's cells, which Flux's don't have: only on the CPU may it be left out."""
+    return None if b.is_cpu else torch.zeros_like(b)
 
 
 class RNNCell(_Cell):
@@ -280,33 +348,20 @@ class RNNCell(_Cell):
     ) -> None:
         if len(args) == 5:
             σ, *arrays = args
-            Wi, Wh, b, state0 = _given("RNNCell", arrays)
         else:
-            n, m, rest = sizes("RNNCell", args[0] if args else None, args[1:])
-            at_most("RNNCell", rest, 1)
+            n, m, rest = _sizes("RNNCell", args, 1)
             σ = rest[0] if rest else tanh
-            Wi, Wh, b, state0 = self._arrays("RNNCell", ((n, m),), init, initb, init_state, 1)
+            arrays = [init(m, n), init(m, m), initb(m), init_state(m, 1)]
         self.σ = act("RNNCell", σ)
-        self.Wi, self.Wh, self.b, self.state0 = Wi, Wh, b, state0
+        (self.state0,) = self._take(*arrays)
 
     def __call__(self, h: Any, x: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        x, h = self._input(x), self._state(h)
-        h = self.σ(self._gate_sum(h, x))
-        return reversed_axes(h), self._output(h, x)
+        h, x = array(h), array(x)
+        x_, h_, Wi, Wh, b = self._operands(x, h)
+        return _result(h, x, self.σ(torch.addmm(F.linear(x_, Wi, b), h_, Wh.t()).t()))
 
     def __str__(self) -> str:
         return super().__str__()[:-1] + optional((self.σ is not identity, f", {show(self.σ)}")) + ")"
-
-
-def _given(name: str, arrays: Any) -> list[torch.Tensor]:
-    found = [weights(name, a) for a in arrays]
-    if any(a is None for a in found):
-        raise TypeError(f"{name} expects arrays, and got {', '.join(map(summary, arrays))}")
-    Wi, Wh = found[0], found[1]
-    assert Wi is not None and Wh is not None
-    if Wi.ndim != 2 or Wh.ndim != 2 or Wi.shape[0] != Wh.shape[0]:
-        raise DimensionMismatch(f"{name} expects two matrices with as many rows, and got {summary(Wi)} and {summary(Wh)}")
-    return found  # type: ignore[return-value]
 
 
 class LSTMCell(_Cell):
@@ -324,7 +379,7 @@ class LSTMCell(_Cell):
     (torch.Size([5]), True)
     """
 
-    _gates = 4
+    _gates = (4, 4)
 
     Wi: torch.Tensor
     Wh: torch.Tensor
@@ -339,30 +394,27 @@ class LSTMCell(_Cell):
         init_state: Callable[..., torch.Tensor] = zeros32,
     ) -> None:
         if len(args) == 4:
-            Wi, Wh, b = _given("LSTMCell", args[:3])
-            state0 = tuple(_given_state("LSTMCell", s) for s in args[3])
+            Wi, Wh, b, state0 = args
+            _check_pair("LSTMCell", state0)
         else:
-            Wi, Wh, b, h = self._arrays("LSTMCell", args, init, initb, init_state, 4)
-            m = Wh.shape[1]
-            b[m : 2 * m] = 1
-            state0 = (h, init_state(m, 1))
-        self.Wi, self.Wh, self.b, self.state0 = Wi, Wh, b, state0
+            n, m, _ = _sizes("LSTMCell", args)
+            Wi, Wh, b, state0 = init(4 * m, n), init(4 * m, m), initb(4 * m), (init_state(m, 1), init_state(m, 1))
+            with torch.no_grad():
+                b[m : 2 * m] = 1
+        self.state0 = self._take(Wi, Wh, b, *state0)
 
     def __call__(self, hc: Any, x: Any) -> tuple[tuple[torch.Tensor, torch.Tensor], torch.Tensor]:
-        if not isinstance(hc, tuple) or len(hc) != 2:
-            raise TypeError(f"layer {self} expects a pair as its state, (h, c), and got {summary(hc)}")
-        x, h, c = self._input(x), self._state(hc[0]), self._state(hc[1])
-        i, f, g, o = self._gate_sum(h, x).chunk(4, -1)
-        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
-        h = o.sigmoid() * c.tanh()
-        return (reversed_axes(h), reversed_axes(c)), self._output(h, x)
+        _check_pair(f"layer {self}", hc)
+        (h, c), x = map(array, hc), array(x)
+        x_, h_, c_, Wi, Wh, b = self._operands(x, h, c)
+        h_, c_ = torch.lstm_cell(x_, (h_, c_), Wi, Wh, b, _no_bias(b))
+        h, y = _result(h, x, h_.t())
+        return (h, _result(c, x, c_.t())[0]), y
 
 
-def _given_state(name: str, s: Any) -> torch.Tensor:
-    found = weights(name, s)
-    if found is None:
-        raise TypeError(f"{name} expects arrays as its first state, and got {summary(s)}")
-    return found
+def _check_pair(who: str, hc: Any) -> None:
+    if not isinstance(hc, tuple) or len(hc) != 2:
+        raise TypeError(f"{who} expects a pair as its state, (h, c), and got {summary(hc)}")
 
 
 class GRUCell(_Cell):
@@ -377,7 +429,7 @@ class GRUCell(_Cell):
     GRUCell(3 => 5)     # 140 parameters
     """
 
-    _gates = 3
+    _gates = (3, 3)
 
     Wi: torch.Tensor
     Wh: torch.Tensor
@@ -391,20 +443,80 @@ class GRUCell(_Cell):
         initb: Callable[..., torch.Tensor] = zeros32,
         init_state: Callable[..., torch.Tensor] = zeros32,
     ) -> None:
-        if len(args) == 4:
-            Wi, Wh, b, state0 = _given("GRUCell", args)
-        else:
-            Wi, Wh, b, state0 = self._arrays("GRUCell", args, init, initb, init_state, 3)
-        self.Wi, self.Wh, self.b, self.state0 = Wi, Wh, b, state0
+        if len(args) != 4:
+            n, m, _ = _sizes("GRUCell", args)
+            args = (init(3 * m, n), init(3 * m, m), initb(3 * m), init_state(m, 1))
+        (self.state0,) = self._take(*args)
 
     def __call__(self, h: Any, x: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        x, h = self._input(x), self._state(h)
-        self._check_batches(h, x)
-        xr, xz, xn = _linear(x, self.Wi, self.b).chunk(3, -1)
-        hr, hz, hn = _linear(h, self.Wh).chunk(3, -1)
-        r, z = (xr + hr).sigmoid(), (xz + hz).sigmoid()
-        h = (1 - z) * (xn + r * hn).tanh() + z * h
-        return reversed_axes(h), self._output(h, x)
+        h, x = array(h), array(x)
+        x_, h_, Wi, Wh, b = self._operands(x, h)
+        return _result(h, x, torch.gru_cell(x_, h_, Wi, Wh, b, _no_bias(b)).t())
+
+
+class GRUv3Cell(_Cell):
+    """Gated recurrent unit, as in version 3 of its paper: `GRUv3Cell(in |to| out; init=glorot_uniform, initb=zeros32, init_state=zeros32)`.
+
+    As `GRUCell`, but the reset gate comes before the product: `h̃ = tanh(gx₃ .+ Wh_h̃ * (r .* h) .+ b₃)`,
+    so `Wh` is `(2 * out, out)` and `Wh_h̃` `(out, out)`. `GRUv3Cell(Wi, Wh, b, Wh_h̃, state0)` takes the
+    arrays. Cho et al. 2014, https://arxiv.org/abs/1406.1078v3.
+
+    >>> GRUv3Cell(3 |to| 5)
+    GRUv3Cell(3 => 5)   # 140 parameters
+    """
+
+    _gates = (3, 2)
+
+    Wi: torch.Tensor
+    Wh: torch.Tensor
+    b: torch.Tensor
+    Wh_h̃: torch.Tensor
+    state0: torch.Tensor
+
+    def __init__(
+        self,
+        *args: Any,
+        init: Callable[..., torch.Tensor] = glorot_uniform,
+        initb: Callable[..., torch.Tensor] = zeros32,
+        init_state: Callable[..., torch.Tensor] = zeros32,
+    ) -> None:
+        if len(args) != 5:
+            n, m, _ = _sizes("GRUv3Cell", args)
+            args = (init(3 * m, n), init(2 * m, m), initb(3 * m), init(m, m), init_state(m, 1))
+        Wi, Wh, b, Wh_h̃, state0 = args
+        self.Wh_h̃, self.state0 = self._take(Wi, Wh, b, Wh_h̃, state0)
+
+    def __call__(self, h: Any, x: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        h, x = array(h), array(x)
+        x_, h_, Wi, Wh, b = self._operands(x, h)
+        m = Wh.shape[1]
+        gates, candidate = F.linear(x_, Wi, b).split([2 * m, m], -1)
+        r, z = torch.addmm(gates, h_, Wh.t()).sigmoid().chunk(2, -1)
+        h̃ = torch.addmm(candidate, r * h_, self.Wh_h̃.to(h_.dtype).t()).tanh()
+        return _result(h, x, torch.lerp(h̃, h_, z).t())
+
+
+def _fused(cell: Any, state: Any, x: torch.Tensor) -> tuple[Any, torch.Tensor] | None:
+    """All steps of a whole `(features, batch, time)` at once, as the new state and the output, where torch can do it."""
+    if type(cell) is RNNCell:
+        kernel: Any = {tanh: torch.rnn_tanh, torch.tanh: torch.rnn_tanh, relu: torch.rnn_relu}.get(cell.σ)
+    else:
+        kernel = {LSTMCell: torch.lstm, GRUCell: torch.gru}.get(type(cell))
+    hooked = kernel and (cell._forward_hooks or cell._forward_pre_hooks or cell._backward_hooks or cell._backward_pre_hooks)
+    # cuDNN's kernels can't be differentiated twice.
+    if kernel is None or hooked or (x.is_cuda and nested()):
+        return None
+    pair = type(cell) is LSTMCell
+    if pair:
+        _check_pair(f"layer {cell}", state)
+    rows, *hs, Wi, Wh, b = cell._operands(x, *(state if pair else (state,)))
+    arrays = [Wi, Wh, b, torch.zeros_like(b)]
+    if x.is_cuda:  # in one piece of memory, as cuDNN wants them
+        arrays = [v.view_as(a) for v, a in zip(torch.cat([a.reshape(-1) for a in arrays]).split([a.numel() for a in arrays]), arrays, strict=True)]
+    hs = [h[None].contiguous() for h in hs]
+    y, *hs = kernel(rows, hs if pair else hs[0], arrays, True, 1, 0.0, torch.is_grad_enabled(), False, False)
+    hs = [h[0].t() for h in hs]
+    return (tuple(hs) if pair else hs[0]), reversed_axes(y)
 
 
 def RNN(*args: Any, **options: Any) -> Recur:
@@ -442,3 +554,12 @@ def GRU(*args: Any, **options: Any) -> Recur:
     torch.Size([5, 10])
     """
     return Recur(GRUCell(*args, **options))
+
+
+def GRUv3(*args: Any, **options: Any) -> Recur:
+    """A gated recurrent layer of the newer kind, `Recur(GRUv3Cell(in |to| out; ...))`. Shapes and errors as for `RNN`.
+
+    >>> GRUv3(3 |to| 5)(rand32(3, 10)).shape
+    torch.Size([5, 10])
+    """
+    return Recur(GRUv3Cell(*args, **options))

@@ -193,9 +193,7 @@ def _pair(tree: Any, x: Any, grad: Any, model: Any, found: dict[int, list[Any]],
             if key not in grads:
                 if kind is dict:
                     continue
-                raise ValueError(
-                    f"the gradient must have the structure of the model, and has no {key!r}; None means no gradient"
-                )
+                raise ValueError(f"the gradient needs the structure of the model, and has no {key!r}: None is for none")
             _pair(t, xs[key], grads[key], model, found, ties)
     elif kind is not tuple and kind is not list:
         raise TypeError(f"update_ needs a state tree, from setup(rule, model), and got {summary(tree)}")
@@ -213,8 +211,9 @@ def _pair(tree: Any, x: Any, grad: Any, model: Any, found: dict[int, list[Any]],
 
 
 def _mismatch(tree: Any, x: Any) -> ValueError:
+    where = show(tree)
     return ValueError(
-        f"the state tree is not that of this model: it has {show(tree)[:80]} in the place of {summary(x)}"
+        f"the state tree is not one for this model: {where[:80]}{'…' * (len(where) > 80)} doesn't go with {summary(x)}"
     )
 
 
