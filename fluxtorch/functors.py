@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import enum
 import functools
 import types
 import warnings
@@ -104,10 +105,7 @@ def isleaf(x: Any) -> bool:
     (True, True, False, False, True)
     """
     rule = _rule(type(x))
-    if rule is None:
-        return True
-    kids = rule(x)[0]
-    return not isinstance(kids, list) and len(kids) == 0
+    return rule is None or _none(rule(x)[0])
 
 
 def closure(f: Callable[..., Any]) -> NamedTuple:
@@ -139,16 +137,23 @@ def trainable(x: Any) -> Any:
     >>> trainable((1, 2))
     (1, 2)
     """
+    return _trained(x, children(x))
+
+
+def _trained(x: Any, kids: Children) -> Any:
+    """Those of the children `kids` of `x` that training changes."""
     method = getattr(type(x), "trainable", None)
-    if method is not None:
-        kids = children(x)
+    if callable(method):
         chosen = method(x)
         if type(chosen) is tuple and isinstance(kids, NamedTuple):  # Flux's old spelling, without names
             return NamedTuple.of({k: v for k, v in vars(kids).items() if any(v is c for c in chosen)})
-        return NamedTuple(chosen) if isinstance(chosen, dict) and isinstance(kids, NamedTuple) else chosen
-    if isinstance(x, nn.Module):
-        return NamedTuple.of({k: v for k, v in vars(children(x)).items() if k not in x._buffers})
-    return children(x)
+        return NamedTuple.of(chosen) if isinstance(chosen, dict) and isinstance(kids, NamedTuple) else chosen
+    if isinstance(x, nn.Module) and x._buffers:
+        return NamedTuple.of({k: v for k, v in vars(kids).items() if k not in x._buffers})
+    return kids
+
+
+_KEEP: Any = type("_Keep", (), {"__repr__": lambda _: "nothing is pruned"})()
 
 
 def fmap(
@@ -157,7 +162,7 @@ def fmap(
     *ys: Any,
     exclude: Callable[[Any], bool] = isleaf,
     cache: dict[int, Any] | bool | None = True,
-    **prune: Any,
+    prune: Any = _KEEP,
 ) -> Any:
     """Applies `f` to every leaf of `x` and rebuilds `x` from the results.
 
@@ -175,20 +180,23 @@ def fmap(
     >>> fmap(lambda v: v + 1, (twice, twice), prune=None)
     (tensor([2.]), None)
     """
-    return _walk(
-        lambda _, *leaves: f(*leaves), KeyPath(), (x, *ys), lambda _, node: exclude(node), _cache(cache), prune, True, set()
-    )
+    return _walk(f, x, ys, exclude, cache, prune)
 
 
-def fmapstructure(f: Callable[..., Any], x: Any, *ys: Any, exclude: Callable[[Any], bool] = isleaf, **prune: Any) -> Any:
+def fmapstructure(
+    f: Callable[..., Any],
+    x: Any,
+    *ys: Any,
+    exclude: Callable[[Any], bool] = isleaf,
+    cache: dict[int, Any] | bool | None = True,
+    prune: Any = _KEEP,
+) -> Any:
     """Like `fmap`, but gives named tuples, tuples, lists and dicts in the place of layers and other objects.
 
     >>> fmapstructure(lambda v: 2 * v, (1, [2, nt(a=3)]))
     (2, [4, (a = 6,)])
     """
-    return _walk(
-        lambda _, *leaves: f(*leaves), KeyPath(), (x, *ys), lambda _, node: exclude(node), {}, prune, False, set()
-    )
+    return _walk(f, x, ys, exclude, cache, prune, rebuilding=False)
 
 
 def fmap_with_path(
@@ -197,25 +205,30 @@ def fmap_with_path(
     *ys: Any,
     exclude: Callable[[KeyPath, Any], bool] | None = None,
     cache: dict[int, Any] | bool | None = True,
-    **prune: Any,
+    prune: Any = _KEEP,
 ) -> Any:
     """Like `fmap`, with `f(path, leaf, …)` and `exclude(path, node)`, where `path` is a `KeyPath`.
 
     >>> fmap_with_path(lambda path, v: path, nt(a=1, b=(2,)))
     (a = KeyPath("a"), b = (KeyPath("b", 0),))
     """
-    return _walk(f, KeyPath(), (x, *ys), exclude or (lambda _, node: isleaf(node)), _cache(cache), prune, True, set())
+    return _walk(f, x, ys, exclude or isleaf, cache, prune, path=KeyPath())
 
 
 def fmapstructure_with_path(
-    f: Callable[..., Any], x: Any, *ys: Any, exclude: Callable[[KeyPath, Any], bool] | None = None, **prune: Any
+    f: Callable[..., Any],
+    x: Any,
+    *ys: Any,
+    exclude: Callable[[KeyPath, Any], bool] | None = None,
+    cache: dict[int, Any] | bool | None = True,
+    prune: Any = _KEEP,
 ) -> Any:
     """Like `fmap_with_path`, with the result of `fmapstructure`.
 
     >>> fmapstructure_with_path(lambda path, v: len(path), [1, (2,)])
     [1, (2,)]
     """
-    return _walk(f, KeyPath(), (x, *ys), exclude or (lambda _, node: isleaf(node)), {}, prune, False, set())
+    return _walk(f, x, ys, exclude or isleaf, cache, prune, rebuilding=False, path=KeyPath())
 
 
 def execute(walk: Callable[..., Any], x: Any, *ys: Any) -> Any:
@@ -243,11 +256,15 @@ def fcollect(x: Any, exclude: Callable[[Any], bool] = lambda _: False) -> list[A
     nodes: list[Any] = []
 
     def visit(node: Any) -> None:
-        if exclude(node) or (_shareable(node) and id(node) in seen):
+        if exclude(node):
             return
-        seen.add(id(node))
+        kids = children(node)
+        if _shareable(node, _none(kids)):
+            if id(node) in seen:
+                return
+            seen.add(id(node))
         nodes.append(node)
-        for _, child in _items(children(node)):
+        for _, child in _items(kids):
             visit(child)
 
     visit(x)
@@ -260,9 +277,20 @@ def fleaves(x: Any, exclude: Callable[[Any], bool] = isleaf) -> list[Any]:
     >>> fleaves((1, [2, nt(a=3)]))
     [1, 2, 3]
     """
-    if exclude(x):
-        return [x]
-    return [found for _, child in _items(children(x)) for found in fleaves(child, exclude)]
+    above: set[int] = set()
+    leaves: list[Any] = []
+
+    def visit(node: Any) -> None:
+        if exclude(node):
+            leaves.append(node)
+        elif id(node) not in above:
+            above.add(id(node))
+            for _, child in _items(children(node)):
+                visit(child)
+            above.discard(id(node))
+
+    visit(x)
+    return leaves
 
 
 class KeyPath:
@@ -349,47 +377,79 @@ def _by_attribute(x: Any, key: Any) -> bool:
 
 def _walk(
     f: Callable[..., Any],
-    path: KeyPath,
-    nodes: tuple[Any, ...],
-    exclude: Callable[[KeyPath, Any], bool],
-    cache: dict[int, Any] | None,
-    prune: dict[str, Any],
-    rebuilding: bool,
-    above: set[int],
+    x: Any,
+    ys: tuple[Any, ...],
+    exclude: Callable[..., bool],
+    cache: dict[int, Any] | bool | None,
+    prune: Any,
+    rebuilding: bool = True,
+    path: KeyPath | None = None,
 ) -> Any:
-    x = nodes[0]
-    shared = cache is not None and _shareable(x)
-    if shared and id(x) in cache:  # type: ignore[operator]
-        return prune["prune"] if "prune" in prune else cache[id(x)][1]  # type: ignore[index]
-    if id(x) in above:  # a function that captures itself, say: there is nothing new below it
-        return x
-    if exclude(path, x):
-        result = f(path, *nodes)
-    else:
-        kids, rebuild = functor(x)
-        above.add(id(x))
-        values = [
-            _walk(
-                f, KeyPath(path, key), (kid, *(_child(y, key, x) for y in nodes[1:])), exclude, cache, prune, rebuilding, above
-            )
-            for key, kid in _items(kids)
-        ]
-        above.discard(id(x))
-        result = _like(kids, values)
-        if rebuilding:
-            result = rebuild(result)
-    if shared:
-        cache[id(x)] = (x, result)  # type: ignore[index]  # x is held, so that its id can't be reused
-    return result
+    """What `fmap` and its kin do; with a `path`, `f` and `exclude` get that of their node first."""
+    done: dict[int, Any] | None = {} if cache is True else None if cache is False else cache
+    above: dict[int, Any] = {}
+
+    def visit(x: Any, ys: tuple[Any, ...], path: KeyPath | None) -> Any:
+        kids: Children
+        rule = _rule(type(x))
+        kids, rebuild = ((), None) if rule is None else rule(x)
+        leaf = _none(kids)
+        shared = done is not None and _shareable(x, leaf)
+        if shared and id(x) in done:  # type: ignore[operator]
+            return done[id(x)][1] if prune is _KEEP else prune  # type: ignore[index]
+        if id(x) in above:  # a function that captures itself, say: there is nothing new below it
+            return _hollow(x, above) if rebuilding else x
+        if leaf if exclude is isleaf else exclude(x) if path is None else exclude(path, x):
+            result = f(x, *ys) if path is None else f(path, x, *ys)
+        elif leaf:
+            result = x
+        else:
+            above[id(x)] = None
+            values = [
+                visit(kid, tuple([_child(y, key, x) for y in ys]), path if path is None else KeyPath(path, key))
+                for key, kid in _items(kids)
+            ]
+            hollow = above.pop(id(x))
+            result = _like(kids, values)
+            if hollow is not None:
+                result = _fill(hollow, kids, values)
+            elif rebuilding:
+                result = rebuild(result)  # type: ignore[misc]
+        if shared:
+            done[id(x)] = (x, result)  # type: ignore[index]  # x is held, so that its id can't be reused
+        return result
+
+    return visit(x, ys, path)
 
 
-def _cache(cache: dict[int, Any] | bool | None) -> dict[int, Any] | None:
-    return {} if cache is True else None if cache is False or cache is None else cache
+def _none(kids: Children) -> bool:
+    """Are these the children of a leaf?"""
+    return type(kids) is tuple and not kids
 
 
-def _shareable(x: Any) -> bool:
-    """Can `x` stand at two places and be changed in both? Numbers, strings and rows of values can't."""
-    return not isinstance(x, (int, float, complex, str, bytes, tuple, NamedTuple, type(None)))
+def _shareable(x: Any, leaf: bool) -> bool:
+    """Can `x` stand at two places and be changed in both? Numbers, strings, rows of values and plain functions can't."""
+    if leaf:
+        return isinstance(x, torch.Tensor) or not (isinstance(x, _VALUES) or callable(x))
+    return not isinstance(x, (tuple, NamedTuple))
+
+
+_VALUES = (int, float, complex, str, bytes, tuple, range, frozenset, enum.Enum, torch.dtype, torch.device, type(None))
+
+
+def _hollow(x: Any, above: dict[int, Any]) -> Any:
+    """The function that will be made of the function `x`, whose captured variables are still to come; `x` if it is none."""
+    if isinstance(x, types.FunctionType) and above[id(x)] is None:
+        above[id(x)] = _with_cells(x, tuple([types.CellType() for _ in x.__closure__ or ()]))
+    return above[id(x)] or x
+
+
+def _fill(hollow: types.FunctionType, kids: Any, values: list[Any]) -> types.FunctionType:
+    """Gives a function made by `_hollow` the captured variables `values` in the place of `kids`."""
+    cells = dict(zip(hollow.__code__.co_freevars, hollow.__closure__ or (), strict=True))
+    for name, value in zip(vars(kids), values, strict=True):
+        cells[name].cell_contents = value
+    return hollow
 
 
 def _items(kids: Children) -> list[tuple[Any, Any]]:
@@ -439,25 +499,32 @@ def _rule(cls: type) -> Rule | None:
 def _find_rule(cls: type) -> Rule | None:
     for base in cls.__mro__:
         if base in _rules:
-            # A dataclass or named tuple says more of itself than the plain base that it is made from.
-            if base is tuple and hasattr(cls, "_fields"):
-                return _namedtuple
-            if dataclasses.is_dataclass(cls) and not issubclass(cls, nn.Module):
-                return _dataclass
             return _rules[base]
         if "functor" in vars(base):
             return lambda x: x.functor()
-    return _dataclass if dataclasses.is_dataclass(cls) else None
+        if "__dataclass_fields__" in vars(base) and not issubclass(cls, nn.Module):
+            return _dataclass
+        if "_fields" in vars(base) and issubclass(base, tuple):
+            return _namedtuple
+    return None
 
 
 def _tuple(x: tuple[Any, ...]) -> tuple[Children, Rebuild]:
-    # torch.max and the like return tuples of their own classes, which take one sequence.
-    own = type(x) is not tuple and hasattr(type(x), "n_sequence_fields")
-    return tuple(x), (type(x) if own else tuple)
+    cls = type(x)
+    if cls is tuple:
+        return x, tuple
+
+    def rebuild(kids: Any) -> Any:
+        try:
+            return cls(kids)
+        except TypeError:  # a torch.Size of something else than numbers
+            return tuple(kids)
+
+    return tuple(x), rebuild
 
 
 def _namedtuple(x: Any) -> tuple[Children, Rebuild]:
-    return NamedTuple.of(x._asdict()), lambda kids: type(x)(*kids)
+    return NamedTuple.of(x._asdict()), type(x)._make
 
 
 def _list(x: list[Any]) -> tuple[Children, Rebuild]:
@@ -482,18 +549,19 @@ def _dict(x: dict[Any, Any]) -> tuple[Children, Rebuild]:
 
 
 def _object(x: Any, names: tuple[str, ...] | None) -> tuple[Children, Rebuild]:
-    fields = [n for n in vars(x) if not n.startswith("_")] if names is None else names
-    return NamedTuple.of({name: getattr(x, name) for name in fields}), functools.partial(_copy_with, x)
+    if names is None:
+        names = tuple([n for n in getattr(x, "__dict__", None) or type(x).__slots__ if not n.startswith("_")])
+    return NamedTuple.of({name: getattr(x, name) for name in names}), functools.partial(_copy_with, x, names)
 
 
 def _dataclass(x: Any) -> tuple[Children, Rebuild]:
-    names = [field.name for field in dataclasses.fields(x)]
-    return NamedTuple.of({name: getattr(x, name) for name in names}), functools.partial(_copy_with, x)
+    return _object(x, tuple([field.name for field in dataclasses.fields(x)]))
 
 
-def _copy_with(x: Any, kids: Any) -> Any:
+def _copy_with(x: Any, names: tuple[str, ...], kids: Any) -> Any:
     """A copy of `x` with other fields. Its constructor is not run: it may take other arguments, or do more."""
-    names = children(x).keys()
+    if isinstance(kids, (dict, NamedTuple)):
+        kids = [kids[name] for name in names]
     new = copy.copy(x)
     for name, value in zip(names, kids, strict=True):
         object.__setattr__(new, name, value)
@@ -501,13 +569,14 @@ def _copy_with(x: Any, kids: Any) -> Any:
 
 
 def _function(x: types.FunctionType) -> tuple[Children, Rebuild]:
+    if x.__closure__ is None:
+        return (), lambda _: x
     captured = {}
-    for name, cell in zip(x.__code__.co_freevars, x.__closure__ or (), strict=True):
+    for name, cell in zip(x.__code__.co_freevars, x.__closure__, strict=True):
         try:
-            value = cell.cell_contents
+            captured[name] = cell.cell_contents
         except ValueError:  # not assigned yet
             continue
-        captured[name] = value
     if not captured:
         return (), lambda _: x
 
@@ -515,17 +584,18 @@ def _function(x: types.FunctionType) -> tuple[Children, Rebuild]:
         new = dict(zip(captured, kids, strict=True))
         if all(new[name] is captured[name] for name in captured):
             return x
-        cells = tuple(
-            types.CellType(new[name]) if name in new else cell
-            for name, cell in zip(x.__code__.co_freevars, x.__closure__ or (), strict=True)
-        )
-        f = types.FunctionType(x.__code__, x.__globals__, x.__name__, x.__defaults__, cells)
-        f.__kwdefaults__ = x.__kwdefaults__
-        f.__dict__.update(x.__dict__)
-        f.__qualname__, f.__doc__, f.__module__ = x.__qualname__, x.__doc__, x.__module__
-        return f
+        cells = zip(x.__code__.co_freevars, x.__closure__ or (), strict=True)
+        return _with_cells(x, tuple([types.CellType(new[name]) if name in new else cell for name, cell in cells]))
 
     return NamedTuple.of(captured), rebuild
+
+
+def _with_cells(x: types.FunctionType, cells: tuple[types.CellType, ...]) -> types.FunctionType:
+    f = types.FunctionType(x.__code__, x.__globals__, x.__name__, x.__defaults__, cells)
+    f.__kwdefaults__ = x.__kwdefaults__
+    f.__dict__.update(x.__dict__)
+    f.__qualname__, f.__doc__, f.__module__ = x.__qualname__, x.__doc__, x.__module__
+    return f
 
 
 def _method(x: types.MethodType) -> tuple[Children, Rebuild]:
@@ -547,23 +617,34 @@ def _partial(x: functools.partial[Any]) -> tuple[Children, Rebuild]:
 
 
 def _module(x: nn.Module) -> tuple[Children, Rebuild]:
-    registries = (x._parameters, x._buffers, x._modules)
+    kids: dict[str, Any] = {**x._parameters, **x._buffers, **x._modules}
 
-    def rebuild(kids: Any) -> Any:
+    def rebuild(new_kids: Any) -> Any:
         new = x.__new__(type(x))
         # Registries, hooks and lists of weights belong to one module each.
         new.__dict__ = {k: copy.copy(v) if isinstance(v, (list, dict, set)) else v for k, v in vars(x).items()}
-        for name, value in zip([name for registry in registries for name in registry], kids, strict=True):
+        for name, value in zip(kids, new_kids, strict=True):
             old = x._parameters.get(name)
             if isinstance(value, torch.Tensor) and old is not None and not isinstance(value, nn.Parameter):
                 if value.grad_fn is not None:  # a part of somebody's computation must stay one
                     new._parameters[name] = value  # type: ignore[assignment]
                     continue
-                value = nn.Parameter(value, requires_grad=old.requires_grad and value.is_floating_point())
+                value = _as_parameter(value, old.requires_grad)
             setattr(new, name, value)
+        if isinstance(new, nn.RNNBase):
+            new._init_flat_weights()
         return new
 
-    return NamedTuple.of({name: value for registry in registries for name, value in registry.items()}), rebuild
+    return NamedTuple.of(kids), rebuild
+
+
+def _as_parameter(x: torch.Tensor, trained: bool) -> nn.Parameter:
+    """`x` as a parameter: the very tensor where that can be, so that one at two places stays tied."""
+    trained = trained and (x.is_floating_point() or x.is_complex())
+    if type(x) is not torch.Tensor or x.is_inference():
+        return nn.Parameter(x, trained)
+    x.__class__ = nn.Parameter
+    return x.requires_grad_(trained)  # type: ignore[return-value]
 
 
 _rules.update(

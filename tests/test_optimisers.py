@@ -809,8 +809,8 @@ def test_trainables() -> None:
     def loss(m: Any) -> Any:
         return sum((p**2).sum() for p in trainables(m))
 
-    g = gradient(loss, nt(x=m1, y=torch.sin, z=other, n=2.0))[0]
-    assert g == nt(x=2 * m1, y=None, z=2 * other, n=None)
+    g = gradient(loss, nt(x=m1, y=torch.sin, z=other, n=2.0, i=torch.tensor([1, 2])))[0]
+    assert g == nt(x=2 * m1, y=None, z=2 * other, n=None, i=None)
     second = gradient(lambda m: loss(gradient(loss, m)[0]), nt(w=[[1.0, 2], [3, 4]], b=[0.0, 0.0]))[0]
     assert second == nt(w=[[8.0, 16], [24, 32]], b=[0.0, 0.0])
 

@@ -14,7 +14,7 @@ from fluxtorch.initialisers import create_bias, glorot_uniform
 from fluxtorch.layers.basic import act, at_most, is_size, match_eltype, size_check, tensor_input, weights, whole
 from fluxtorch.layers.layer import Layer
 from fluxtorch.layers.show import optional
-from fluxtorch.nnlib.conv import borders, conv, conv_transpose, dilations, expand, maxpool, meanpool
+from fluxtorch.nnlib.conv import borders, conv, conv_transpose, dilations, expand, maxpool, meanpool, reversed_axes
 from fluxtorch.printing import show
 
 __all__ = [
@@ -105,16 +105,22 @@ def _window(layer: str, k: Any) -> tuple[int, ...]:
     return tuple(k)
 
 
+def _given(layer: str, k: Any) -> torch.Tensor | None:
+    """The weights, if `k` is an array."""
+    # A flat list of numbers is rather a window that should have been a tuple.
+    w = None if isinstance(k, list) and all(map(is_size, k)) else weights(layer, k)
+    if w is not None and not 3 <= w.ndim <= 5:
+        raise DimensionMismatch(f"{layer} expects weights with 3 to 5 axes, and got a {summary(w)}")
+    return w
+
+
 def _conv_arguments(
     layer: str, k: Any, args: tuple[Any, ...], bias: Any, make: Callable[[tuple[int, ...], Any], torch.Tensor]
 ) -> tuple[torch.Tensor, Any, Any]:
     """Weight, bias and activation, from `(weight, bias, σ)` or from `(filter, in => out, σ)`."""
-    # A flat list is rather a window that should be a tuple than an array of weights.
-    w = None if isinstance(k, list) and all(map(is_size, k)) else weights(layer, k)
+    w = _given(layer, k)
     if w is not None:
         at_most(layer, args, 2)
-        if not 3 <= w.ndim <= 5:
-            raise DimensionMismatch(f"{layer} expects weights with 3 to 5 axes, and got a {summary(w)}")
         bias, σ = (*args, *(bias, identity)[len(args) :])[:2]
     else:
         window = _window(layer, k)
@@ -339,11 +345,11 @@ def DepthwiseConv(k: Any, *args: Any, **options: Any) -> Conv:
     >>> DepthwiseConv((5, 5), 3 |to| 6, relu, bias=False)
     Conv((5, 5), 3 => 6, relu, groups=3, bias=false)  # 150 parameters
     """
-    w = weights("DepthwiseConv", k)
+    w = _given("DepthwiseConv", k)
     if w is not None:
         n, groups = w.ndim - 2, w.shape[-2]
-        flat = w.permute(*range(w.ndim)[::-1]).reshape(-1, 1, *w.shape[:n][::-1])
-        return Conv(flat.permute(*range(w.ndim)[::-1]), *args, groups=groups, **options)
+        flat = reversed_axes(w).reshape(-1, 1, *w.shape[:n][::-1])
+        return Conv(reversed_axes(flat), *args, groups=groups, **options)
     if not args:
         raise TypeError("DepthwiseConv expects a window and a pair of channels, as in DepthwiseConv((3, 3), 3 |to| 6)")
     return Conv(k, *args, groups=_channels("DepthwiseConv", args[0])[0], **options)

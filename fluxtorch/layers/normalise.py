@@ -14,9 +14,10 @@ from fluxtorch.base import identity
 from fluxtorch.errors import DimensionMismatch
 from fluxtorch.functors import fcollect
 from fluxtorch.initialisers import ones32, zeros32
-from fluxtorch.layers.basic import act, is_size, reversed_axes, size_check, tensor_input, whole
+from fluxtorch.layers.basic import act, is_size, size_check, tensor_input, whole
 from fluxtorch.layers.layer import Layer, layer
 from fluxtorch.layers.show import optional
+from fluxtorch.nnlib.conv import reversed_axes
 from fluxtorch.nnlib.dropout import dropout, probability
 from fluxtorch.printing import show
 from fluxtorch.zygote.scope import within_gradient
@@ -109,7 +110,8 @@ class Dropout(Layer):
 
     def __init__(self, p: float, *, dims: Any = None, active: Any = None, rng: torch.Generator | None = None) -> None:
         probability("Dropout", p)
-        if dims is not None and not all(map(is_size, dims if isinstance(dims, (tuple, list)) else (dims,))):
+        dims = tuple(dims) if isinstance(dims, (list, range)) else dims
+        if dims is not None and not all(map(is_size, dims if isinstance(dims, tuple) else (dims,))):
             raise TypeError(f"Dropout expects an axis, or a tuple of them, as its dims, and got {show(dims)}")
         if rng is not None and not isinstance(rng, torch.Generator):
             raise TypeError(f"Dropout expects a torch.Generator as its rng, and got {show(rng)}")

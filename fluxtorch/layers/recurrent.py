@@ -16,7 +16,17 @@ from fluxtorch.base import identity, tanh
 from fluxtorch.errors import DimensionMismatch
 from fluxtorch.functors import fcollect, fleaves, fmap
 from fluxtorch.initialisers import glorot_uniform, zeros32
-from fluxtorch.layers.basic import act, at_most, match_eltype, reversed_axes, size_check, sizes, tensor_input, weights, whole
+from fluxtorch.layers.basic import (
+    act,
+    at_most,
+    match_eltype,
+    reversed_axes,
+    size_check,
+    sizes,
+    tensor_input,
+    weights,
+    whole,
+)
 from fluxtorch.layers.layer import Layer, layer
 from fluxtorch.layers.show import optional
 from fluxtorch.nnlib.activations import relu
@@ -66,11 +76,13 @@ class Recur(Layer):
         if not state and not hasattr(cell, "state0"):
             raise TypeError(f"Recur needs a first state for {show(cell)}, as in Recur(cell, state)")
         self.cell = cell
-        # A state that is fresh is looked up where it starts, so that it is that very tensor, whatever becomes of the model.
-        given = array(state[0]) if state else None
-        vars(self).update(_first=given, _state=None, _fresh=True, _scope=None, _steps=0, _said=False)
+        # A fresh state is looked up where it starts, so that it is that very tensor, whatever becomes of the model.
+        vars(self).update(_first=None, _state=None, _fresh=True, _scope=None, _steps=0, _said=False)
+        self._here()
+        if not hasattr(cell, "state0"):
+            vars(self)["_first"] = array(state[0])
         if state:
-            self.state = given
+            self.state = state[0]
 
     @property  # type: ignore[no-redef]
     def state(self) -> Any:
@@ -80,6 +92,7 @@ class Recur(Layer):
     @state.setter
     def state(self, state: Any) -> None:
         self._here()
+        state = array(state)
         fresh = _same(state, self._start())
         first = vars(self)["_first"] if fresh else _moved(vars(self)["_first"], state)
         vars(self).update(_first=first, _state=None if fresh else state, _fresh=fresh, _steps=0)
@@ -88,7 +101,7 @@ class Recur(Layer):
         return getattr(self.cell, "state0", vars(self)["_first"])
 
     def _here(self) -> None:
-        """Makes a state from before this `gradient` call a constant, and sees to it that none leaves the call as anything else."""
+        """Makes a state from outside this `gradient` call a constant, and sees to it that it leaves the call as one."""
         here = scope() or (_INFERENCE if torch.is_inference_mode_enabled() else None)
         if here is not vars(self)["_scope"]:
             self._settle(here, False)
@@ -97,7 +110,7 @@ class Recur(Layer):
 
     def _settle(self, here: object | None, leaves: bool) -> None:
         first, state = vars(self)["_first"], vars(self)["_state"]
-        vars(self).update(_first=_constant(first, leaves), _state=_constant(state, leaves), _scope=here, _steps=0)
+        vars(self).update(_first=_constant(first), _state=_constant(state, leaves), _scope=here, _steps=0)
 
     def __call__(self, *xs: Any) -> Any:
         xs = tuple([array(x) for x in xs])
@@ -117,7 +130,9 @@ class Recur(Layer):
     def _step(self, state: Any, *xs: Any) -> tuple[Any, Any]:
         result = self.cell(state, *xs)
         if not isinstance(result, tuple) or len(result) != 2:
-            raise TypeError(f"the cell of {self} must give a pair, the new state and the output, and gave {summary(result)}")
+            raise TypeError(
+                f"the cell of {self} must give a pair, the new state and the output, and gave {summary(result)}"
+            )
         return result
 
     def _fold(self, state: Any, x: torch.Tensor) -> tuple[Any, torch.Tensor]:
@@ -193,7 +208,7 @@ def _moved(first: Any, state: Any) -> Any:
 
 
 def _constant(state: Any, leaves: bool = False) -> Any:
-    """`state` without a history; with `leaves`, without being what a gradient is taken by either, unless as a parameter."""
+    """`state` without a history; with `leaves`, nor is it what gradients are taken by, unless it is a parameter."""
     if isinstance(state, torch.Tensor):
         if isinstance(state, Tracked):
             return untracked(state)
@@ -208,6 +223,8 @@ def _constant(state: Any, leaves: bool = False) -> Any:
 def _has_history(state: Any) -> bool:
     if isinstance(state, torch.Tensor):
         return state.grad_fn is not None
+    if type(state) is tuple:
+        return any(map(_has_history, state))
     return any(isinstance(v, torch.Tensor) and v.grad_fn is not None for v in fleaves(state))
 
 
@@ -260,26 +277,32 @@ class _Cell(Layer):
         rows, hidden = self._gates[0] * m, self._gates[1] * m
         if Wi.ndim != 2 or Wi.shape[0] != rows or Wh.shape[0] != hidden or b.shape not in ((rows,), (rows, 1)):
             sizes = ", ".join(map(summary, (Wi, Wh, b)))
-            raise DimensionMismatch(f"{name} expects {self._gates[0]}×out rows in Wi and b, and got for Wi, Wh and b: {sizes}")
+            raise DimensionMismatch(
+                f"{name} expects {self._gates[0]}×out rows in Wi and b, and got for Wi, Wh and b: {sizes}"
+            )
         for h in hs:
             if h.ndim not in (1, 2) or h.shape[0] != m:
                 raise DimensionMismatch(f"{name} expects a first state of size ({m}, 1), and got a {summary(h)}")
         self.Wi, self.Wh, self.b = Wi, Wh, b
         return tuple(hs)
 
-    def _operands(self, x: Any, *states: Any) -> list[torch.Tensor]:
+    def _operands(self, x: Any, *states: Any, axes: int = 2) -> list[torch.Tensor]:
         """Input and states with a row for each of the batch, `Wi`, `Wh` and `b`, all of one element type."""
         Wi, Wh, b = self.Wi, self.Wh, self.b
         x = tensor_input(self, x)
-        size_check(self, x, 0, Wi.shape[1])
-        if x.ndim > 3:
-            raise DimensionMismatch(f"layer {self} expects at most features, batch and time, but got {summary(x)}")
-        n = 1 if x.ndim == 1 else x.shape[1]
-        found = [x[None] if x.ndim == 1 else reversed_axes(x)]
+        shape = x.shape
+        if not shape or shape[0] != Wi.shape[1]:
+            size_check(self, x, 0, Wi.shape[1])
+        if len(shape) > axes:
+            raise DimensionMismatch(f"layer {self} expects a vector or a matrix, but got {summary(x)}")
+        n = shape[1] if len(shape) > 1 else 1
+        found = [x.mT if len(shape) == 2 else x[None] if len(shape) == 1 else reversed_axes(x)]
         for h in states:
             if not isinstance(h, torch.Tensor) or h.ndim not in (1, 2) or h.shape[0] != Wh.shape[1]:
-                raise DimensionMismatch(f"layer {self} expects a state with size(h, 0) == {Wh.shape[1]}, but got {summary(h)}")
-            h = h.t() if h.ndim == 2 else h[None]
+                raise DimensionMismatch(
+                    f"layer {self} expects a state with size(h, 0) == {Wh.shape[1]}, but got {summary(h)}"
+                )
+            h = _rows(h)
             if h.shape[0] != n:
                 if h.shape[0] != 1:
                     raise DimensionMismatch(
@@ -288,10 +311,14 @@ class _Cell(Layer):
                 h = h.expand(n, -1)
             found.append(h)
         found += Wi, Wh, b if b.ndim == 1 else b[:, 0]
-        return found if all(v.dtype is Wi.dtype for v in found) else self._promoted(*found)
+        dtype = Wi.dtype
+        for v in found:
+            if v.dtype is not dtype:
+                return self._promoted(*found)
+        return found
 
     def _promoted(self, x: torch.Tensor, *others: torch.Tensor) -> list[torch.Tensor]:
-        """The input in the element type of the first state, and then all in what Julia's arithmetic would make of them."""
+        """The input in the element type of the first state, then all in what Julia's arithmetic makes of them."""
         found = [match_eltype(self, fleaves(self.state0)[0].dtype, x), *others]
         dtype = functools.reduce(torch.promote_types, [v.dtype for v in found])
         return [v.to(dtype) for v in found]
@@ -305,6 +332,16 @@ def _sizes(name: str, args: tuple[Any, ...], extra: int = 0) -> tuple[int, int, 
     at_most(name, rest, extra)
     whole(name, n, m)
     return n, m, rest
+
+
+def _rows(h: torch.Tensor) -> torch.Tensor:
+    """A state with a row for each of the batch."""
+    if h.ndim == 1:
+        return h[None]
+    # A state comes out of the step before as a transposed view: two views less to differentiate through.
+    base = h._base if h.requires_grad else None
+    same = base is not None and base.stride() == h.stride()[::-1] and base.shape == h.shape[::-1]
+    return base if same and base.storage_offset() == h.storage_offset() else h.t()  # type: ignore[union-attr, return-value]
 
 
 def _result(h: Any, x: Any, new: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -395,7 +432,8 @@ class LSTMCell(_Cell):
     ) -> None:
         if len(args) == 4:
             Wi, Wh, b, state0 = args
-            _check_pair("LSTMCell", state0)
+            if not isinstance(state0, tuple) or len(state0) != 2:
+                raise _no_pair("LSTMCell", state0)
         else:
             n, m, _ = _sizes("LSTMCell", args)
             Wi, Wh, b, state0 = init(4 * m, n), init(4 * m, m), initb(4 * m), (init_state(m, 1), init_state(m, 1))
@@ -404,7 +442,8 @@ class LSTMCell(_Cell):
         self.state0 = self._take(Wi, Wh, b, *state0)
 
     def __call__(self, hc: Any, x: Any) -> tuple[tuple[torch.Tensor, torch.Tensor], torch.Tensor]:
-        _check_pair(f"layer {self}", hc)
+        if not isinstance(hc, tuple) or len(hc) != 2:
+            raise _no_pair(f"layer {self}", hc)
         (h, c), x = map(array, hc), array(x)
         x_, h_, c_, Wi, Wh, b = self._operands(x, h, c)
         h_, c_ = torch.lstm_cell(x_, (h_, c_), Wi, Wh, b, _no_bias(b))
@@ -412,13 +451,12 @@ class LSTMCell(_Cell):
         return (h, _result(c, x, c_.t())[0]), y
 
 
-def _check_pair(who: str, hc: Any) -> None:
-    if not isinstance(hc, tuple) or len(hc) != 2:
-        raise TypeError(f"{who} expects a pair as its state, (h, c), and got {summary(hc)}")
+def _no_pair(who: str, hc: Any) -> TypeError:
+    return TypeError(f"{who} expects a pair as its state, (h, c), and got {summary(hc)}")
 
 
 class GRUCell(_Cell):
-    """Gated recurrent unit, as in version 1 of its paper: `GRUCell(in |to| out; init=glorot_uniform, initb=zeros32, init_state=zeros32)`.
+    """Gated recurrent unit, v1: `GRUCell(in |to| out; init=glorot_uniform, initb=zeros32, init_state=zeros32)`.
 
     The gates reset, update and candidate stand in this order in `Wi` `(3 * out, in)`, `Wh`
     `(3 * out, out)` and `b` `(3 * out,)`. `cell(h, x)` gives `(h', h')` with `h̃ = tanh(gx₃ .+ r .* gh₃
@@ -455,7 +493,7 @@ class GRUCell(_Cell):
 
 
 class GRUv3Cell(_Cell):
-    """Gated recurrent unit, as in version 3 of its paper: `GRUv3Cell(in |to| out; init=glorot_uniform, initb=zeros32, init_state=zeros32)`.
+    """Gated recurrent unit, v3: `GRUv3Cell(in |to| out; init=glorot_uniform, initb=zeros32, init_state=zeros32)`.
 
     As `GRUCell`, but the reset gate comes before the product: `h̃ = tanh(gx₃ .+ Wh_h̃ * (r .* h) .+ b₃)`,
     so `Wh` is `(2 * out, out)` and `Wh_h̃` `(out, out)`. `GRUv3Cell(Wi, Wh, b, Wh_h̃, state0)` takes the
@@ -485,38 +523,49 @@ class GRUv3Cell(_Cell):
             args = (init(3 * m, n), init(2 * m, m), initb(3 * m), init(m, m), init_state(m, 1))
         Wi, Wh, b, Wh_h̃, state0 = args
         self.Wh_h̃, self.state0 = self._take(Wi, Wh, b, Wh_h̃, state0)
+        if self.Wh_h̃.shape != (Wh.shape[1], Wh.shape[1]):
+            raise DimensionMismatch(f"GRUv3Cell expects Wh_h̃ to have the size (out, out), and got {summary(self.Wh_h̃)}")
 
     def __call__(self, h: Any, x: Any) -> tuple[torch.Tensor, torch.Tensor]:
         h, x = array(h), array(x)
-        x_, h_, Wi, Wh, b = self._operands(x, h)
-        m = Wh.shape[1]
-        gates, candidate = F.linear(x_, Wi, b).split([2 * m, m], -1)
+        found, V = self._operands(x, h), self.Wh_h̃
+        x_, h_, Wi, Wh, b, V = [*found, V] if V.dtype is found[0].dtype else self._promoted(*found, V)
+        m = V.shape[1]
+        gates, candidate = F.linear(x_, Wi, b).split_with_sizes([2 * m, m], -1)
         r, z = torch.addmm(gates, h_, Wh.t()).sigmoid().chunk(2, -1)
-        h̃ = torch.addmm(candidate, r * h_, self.Wh_h̃.to(h_.dtype).t()).tanh()
-        return _result(h, x, torch.lerp(h̃, h_, z).t())
+        h̃ = torch.addmm(candidate, r * h_, V.t()).tanh()
+        return _result(h, x, ((1 - z) * h̃ + z * h_).t())
 
 
 def _fused(cell: Any, state: Any, x: torch.Tensor) -> tuple[Any, torch.Tensor] | None:
-    """All steps of a whole `(features, batch, time)` at once, as the new state and the output, where torch can do it."""
-    if type(cell) is RNNCell:
-        kernel: Any = {tanh: torch.rnn_tanh, torch.tanh: torch.rnn_tanh, relu: torch.rnn_relu}.get(cell.σ)
-    else:
-        kernel = {LSTMCell: torch.lstm, GRUCell: torch.gru}.get(type(cell))
-    hooked = kernel and (cell._forward_hooks or cell._forward_pre_hooks or cell._backward_hooks or cell._backward_pre_hooks)
-    # cuDNN's kernels can't be differentiated twice.
-    if kernel is None or hooked or (x.is_cuda and nested()):
+    """All steps through `(features, batch, time)` at once, as the new state and the output; None where torch can't."""
+    kernel = _kernel(cell)
+    # A hook wants to see every step. cuDNN's kernels can't be differentiated twice.
+    if kernel is None or _hooked(cell) or (x.is_cuda and nested()):
         return None
     pair = type(cell) is LSTMCell
-    if pair:
-        _check_pair(f"layer {cell}", state)
-    rows, *hs, Wi, Wh, b = cell._operands(x, *(state if pair else (state,)))
+    if pair and (not isinstance(state, tuple) or len(state) != 2):
+        raise _no_pair(f"layer {cell}", state)
+    x, *hs, Wi, Wh, b = cell._operands(x, *(state if pair else (state,)), axes=3)
     arrays = [Wi, Wh, b, torch.zeros_like(b)]
-    if x.is_cuda:  # in one piece of memory, as cuDNN wants them
-        arrays = [v.view_as(a) for v, a in zip(torch.cat([a.reshape(-1) for a in arrays]).split([a.numel() for a in arrays]), arrays, strict=True)]
+    if x.is_cuda:  # cuDNN wants them in one piece of memory
+        parts = torch.cat([a.reshape(-1) for a in arrays]).split_with_sizes([a.numel() for a in arrays])
+        arrays = [part.view(a.shape) for part, a in zip(parts, arrays, strict=True)]
     hs = [h[None].contiguous() for h in hs]
-    y, *hs = kernel(rows, hs if pair else hs[0], arrays, True, 1, 0.0, torch.is_grad_enabled(), False, False)
+    y, *hs = kernel(x, hs if pair else hs[0], arrays, True, 1, 0.0, torch.is_grad_enabled(), False, False)
     hs = [h[0].t() for h in hs]
     return (tuple(hs) if pair else hs[0]), reversed_axes(y)
+
+
+def _kernel(cell: Any) -> Any:
+    if type(cell) is RNNCell:
+        σ = cell.σ
+        return torch.rnn_tanh if σ is tanh or σ is torch.tanh else torch.rnn_relu if σ is relu else None
+    return torch.lstm if type(cell) is LSTMCell else torch.gru if type(cell) is GRUCell else None
+
+
+def _hooked(m: nn.Module) -> bool:
+    return bool(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks)
 
 
 def RNN(*args: Any, **options: Any) -> Recur:

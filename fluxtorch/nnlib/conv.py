@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from fluxtorch.arrays import array, summary
 from fluxtorch.errors import DimensionMismatch
 
-__all__ = ["borders", "conv", "conv_transpose", "depthwiseconv", "dilations", "expand", "maxpool", "meanpool"]
+__all__ = ["borders", "conv", "conv_transpose", "depthwiseconv", "dilations", "expand", "maxpool", "meanpool", "reversed_axes"]
 
 Kernels: TypeAlias = "tuple[Callable[..., torch.Tensor], ...]"
 
@@ -53,7 +53,8 @@ def borders(n: int, pad: Any, least: int | None = 0) -> tuple[int, ...]:
 
 
 def reversed_axes(x: torch.Tensor) -> torch.Tensor:
-    return x.permute(*range(x.ndim)[::-1])
+    """`x` read in opposite axis order: what Flux and torch call the same array. A view."""
+    return x.permute(tuple(range(x.ndim - 1, -1, -1)))  # torch.compile misreads range(…)[::-1]
 
 
 def _spatial(name: str, x: Any) -> torch.Tensor:
@@ -86,15 +87,18 @@ def _operands(name: str, x: Any, w: Any, axis: int, channels: int) -> tuple[torc
 def dilations(dilation: Any, k: Sequence[int]) -> tuple[int, ...]:
     """The dilation of each axis of a window of size `k`."""
     given = expand(len(k), dilation, "dilation", 0)
-    # A window of one has no gaps, and Flux takes 0 for them, which torch's kernels don't.
-    return expand(len(k), tuple(d or int(size == 1) for d, size in zip(given, k, strict=True)), "dilation")
+    if 0 in given:
+        # A window of one has no gaps, and Flux takes 0 for them, which torch's kernels don't.
+        given = expand(len(k), tuple(d or int(size == 1) for d, size in zip(given, k, strict=True)), "dilation")
+    return given
 
 
 def _check_window(x: torch.Tensor, k: Sequence[int], pad: tuple[int, ...], dilation: tuple[int, ...]) -> None:
-    for i, (size, d) in enumerate(zip(k, dilation, strict=True)):
-        if x.shape[i] + pad[2 * i] + pad[2 * i + 1] <= (size - 1) * d:
+    for i, (size, length) in enumerate(zip(k, x.shape, strict=False)):
+        reach = (size - 1) * dilation[i]
+        if length + pad[2 * i] + pad[2 * i + 1] <= reach:
             raise DimensionMismatch(
-                f"a window of {(size - 1) * d + 1} doesn't fit into axis {i} of a {summary(x)} "
+                f"a window of {reach + 1} doesn't fit into axis {i} of a {summary(x)} "
                 f"padded by {pad[2 * i]} and {pad[2 * i + 1]}"
             )
 
@@ -125,8 +129,9 @@ def conv(
     """
     x, w = _operands("conv", x, w, -2, groups)
     n = x.ndim - 2
-    stride, pad, dilation = expand(n, stride, "stride"), borders(n, pad), dilations(dilation, w.shape[:n])
-    _check_window(x, w.shape[:n], pad, dilation)
+    k = tuple(w.shape[:n])
+    stride, pad, dilation = expand(n, stride, "stride"), borders(n, pad), dilations(dilation, k)
+    _check_window(x, k, pad, dilation)
     kernel, xr, padding = reversed_axes(w if flipped else _flip(w, n)), reversed_axes(x), pad[::2][::-1]
     if pad[::2] != pad[1::2]:  # torch's kernel pads both ends of an axis alike
         xr, padding = F.pad(xr, pad), (0,) * n
@@ -195,7 +200,7 @@ def depthwiseconv(
 def maxpool(x: torch.Tensor, k: Any, *, stride: Any = None, pad: Any = 0) -> torch.Tensor:
     """The largest value in each window of size `k` of `x`, `(W, H, C, N)`; `stride` is `k` unless given.
 
-    `pad` is as in `conv`, and what it adds is smaller than any number.
+    `pad` is as in `conv`, and what it adds is the least number there is. Integers give floats.
 
     >>> maxpool(torch.arange(6.0).reshape(6, 1, 1), (2,)).flatten()
     tensor([1., 3., 5.])
@@ -220,11 +225,10 @@ def _pool(name: str, kernels: Kernels, x: Any, k: Any, stride: Any, pad: Any) ->
     k, pad = expand(n, k, "the window"), borders(n, pad)
     stride = k if stride is None else expand(n, stride, "stride")
     _check_window(x, k, pad, (1,) * n)
-    if kernels is _MEANPOOL and not x.is_floating_point():
+    if not x.is_floating_point():
         x = x.to(torch.get_default_dtype())
     xr, padding = reversed_axes(x), pad[::2][::-1]
     if pad[::2] != pad[1::2] or any(2 * p > size for p, size in zip(pad[::2], k, strict=True)):
         # torch's kernel pads by at most half a window, and both ends of an axis alike.
-        limits = torch.finfo if x.is_floating_point() else torch.iinfo
-        xr, padding = F.pad(xr, pad, value=0 if kernels is _MEANPOOL else limits(x.dtype).min), (0,) * n
+        xr, padding = F.pad(xr, pad, value=0 if kernels is _MEANPOOL else torch.finfo(xr.dtype).min), (0,) * n
     return reversed_axes(kernels[n - 1](xr, k[::-1], stride[::-1], padding))

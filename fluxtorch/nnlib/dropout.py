@@ -44,7 +44,8 @@ def dropout(
     if dims is None and rng is None and not x.is_complex():
         return F.dropout(x, p, training=True)
     kept = torch.rand(_choices(x, dims), generator=rng, device=x.device) >= p
-    return torch.where(kept, x / (1 - p) if p < 1 else x, 0)
+    # In this order the result has the memory layout of `x`.
+    return x * (kept.to(x.dtype) * (1 / (1 - p) if p < 1 else 0))
 
 
 def probability(name: str, p: Any) -> float:

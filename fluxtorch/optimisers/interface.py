@@ -54,7 +54,8 @@ def isnumeric(x: Any) -> bool:
         return False
     if isinstance(x, nn.Parameter):
         return x.requires_grad
-    return not (isinstance(x, Tracked) and x.number)
+    # Inside gradient, numbers and whole numbers have stand-ins.
+    return not (isinstance(x, Tracked) and (x.number or x.integers is not None))
 
 
 def setup(rule: Any, model: Any) -> Any:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import inspect
-from collections.abc import Iterator, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from typing_extensions import Self, dataclass_transform
@@ -197,20 +197,30 @@ class Tensors:
     def __init__(self, tensors: Any) -> None:
         self.tensors = tensors
 
-    def __getattr__(self, name: str) -> Any:
-        function = getattr(torch, f"_foreach_{name}")
-
-        def method(*args: Any, **kwargs: Any) -> Tensors:
-            result = function(self.tensors, *[a.tensors if type(a) is Tensors else a for a in args], **kwargs)
-            return self if result is None or name.endswith("_") else Tensors(result)
-
-        return method
-
     def conj(self) -> Tensors:
-        return self
+        return self  # complex ones go one by one
 
     def sgn(self) -> Tensors:
         return Tensors(torch._foreach_sign(self.tensors))
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
+
+
+def _method(function: Callable[..., Any]) -> Callable[..., Tensors]:
+    def method(ts: Tensors, *args: Any, **kwargs: Any) -> Tensors:
+        result = function(ts.tensors, *[a.tensors if type(a) is Tensors else a for a in args], **kwargs)
+        return ts if result is None else Tensors(result)
+
+    return method
+
+
+_names = (
+    "abs add add_ addcmul addcmul_ clamp_max clamp_min_ copy_ div div_ lerp_ maximum mul mul_ norm sqrt sqrt_ sub sub_"
+)
+for _name in _names.split():
+    setattr(Tensors, _name, _method(getattr(torch, f"_foreach_{_name}")))
 
 
 def split(states: States) -> Iterator[list[int]]:

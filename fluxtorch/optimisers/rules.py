@@ -91,25 +91,15 @@ class Momentum(AbstractRule):
         return v, v
 
     def step_(self, states: States, xs: Arrays, dxs: Arrays) -> States:
-        # torch's v = ρ v + (1 - dampening) g is Flux's for a dampening of 1 - η. In double precision
-        # that difference isn't exact to the last digit, and for ρ = 0 torch has no v.
-        if xs[0].dtype is torch.float32 and self.eta > 1e-6 and self.rho:
-            gs = _dense_like(xs, dxs, states)
-            if gs is not None:
-                torch._fused_sgd_(
-                    xs,
-                    gs,
-                    states,
-                    lr=1.0,
-                    momentum=self.rho,
-                    dampening=1 - self.eta,
-                    weight_decay=0.0,
-                    nesterov=False,
-                    maximize=False,
-                    is_first_step=False,
-                )
-                return states
-        return super().step_(states, xs, dxs)
+        gs = _dense_like(xs, dxs, states) if self.rho else None  # without ρ, torch has no v
+        if gs is None:
+            return super().step_(states, xs, dxs)
+        if xs[0].dtype is torch.float32 and self.eta > 1e-6:
+            # torch's v = ρ v + (1 - dampening) g, where 1 - (1 - η) is η but for the last digits of a double.
+            _fused_sgd(xs, gs, states, self.rho, dampening=1 - self.eta)
+        else:
+            _fused_sgd(xs, torch._foreach_mul(gs, self.eta), states, self.rho)
+        return states
 
 
 class Nesterov(AbstractRule):
@@ -130,6 +120,13 @@ class Nesterov(AbstractRule):
         v = state.mul_(self.rho).sub_(dx, alpha=self.eta)
         # ρ² v + … of the old v is ρ v + … of the new one.
         return v, dx.mul(self.eta).sub_(v, alpha=self.rho)
+
+    def step_(self, states: States, xs: Arrays, dxs: Arrays) -> States:
+        gs = _dense_like(xs, dxs, states) if self.rho else None
+        if gs is None:
+            return super().step_(states, xs, dxs)
+        _fused_sgd(xs, torch._foreach_mul(gs, -self.eta), states, self.rho, lr=-1.0, nesterov=True)
+        return states
 
 
 class RMSProp(AbstractRule):
@@ -166,9 +163,9 @@ class RMSProp(AbstractRule):
     def apply_(self, state: Any, x: Any, dx: Any) -> tuple[Any, Any]:
         q, mean = state
         rest = 1 - self.rho
-        spread = q.mul_(self.rho).addcmul_(dx, dx.conj(), value=rest)
+        spread = q.lerp_(dx.mul(dx.conj()), rest)
         if self.centred:
-            mean.mul_(self.rho).add_(dx, alpha=rest)
+            mean.lerp_(dx, rest)
             spread = q.addcmul(mean, mean.conj(), value=-1)
         return (q, mean), dx.mul(self.eta).div_(spread.sqrt().add_(self.epsilon))
 
@@ -271,7 +268,7 @@ class Lion(AbstractRule):
 
     def apply_(self, state: Any, x: Any, dx: Any) -> tuple[Any, Any]:
         b1, b2 = self.beta
-        m = state.mul_(1 - b2).add_(dx, alpha=b2)
+        m = state.lerp_(dx, b2)
         return m, m.mul(b1).add_(dx, alpha=b2 - b1).sgn().mul_(self.eta)
 
 
@@ -323,7 +320,7 @@ class AdaMax(AbstractRule):
 
     def apply_(self, state: Any, x: Any, dx: Any) -> tuple[Any, Any]:
         m, u, powers = state
-        m.mul_(self.beta[0]).add_(dx, alpha=1 - self.beta[0])
+        m.lerp_(dx, 1 - self.beta[0])
         u = u.mul_(self.beta[1]).maximum(dx.abs())
         return (m, u, _next(powers, self.beta)), m.mul(self.eta / (1 - powers[0])).div_(u.add(self.epsilon))
 
@@ -392,9 +389,9 @@ class AdaDelta(AbstractRule):
     def apply_(self, state: Any, x: Any, dx: Any) -> tuple[Any, Any]:
         a, d = state
         rest = 1 - self.rho
-        a.mul_(self.rho).addcmul_(dx, dx.conj(), value=rest)
+        a.lerp_(dx.mul(dx.conj()), rest)
         step = d.add(self.epsilon).sqrt_().mul_(dx).div_(a.add(self.epsilon).sqrt_())
-        d.mul_(self.rho).addcmul_(step, step.conj(), value=rest)
+        d.lerp_(step.mul(step.conj()), rest)
         return (a, d), step
 
 
@@ -490,9 +487,9 @@ class AdaBelief(AbstractRule):
     def apply_(self, state: Any, x: Any, dx: Any) -> tuple[Any, Any]:
         m, s, powers = state
         b1, b2 = self.beta
-        m.mul_(b1).add_(dx, alpha=1 - b1)
+        m.lerp_(dx, 1 - b1)
         stray = dx.sub(m)
-        s.mul_(b2).addcmul_(stray, stray.conj(), value=1 - b2).add_(self.epsilon)
+        s.lerp_(stray.mul(stray.conj()), 1 - b2).add_(self.epsilon)
         step = m.mul(self.eta / (1 - powers[0])).div_(s.div(1 - powers[1]).sqrt_().add_(self.epsilon))
         return (m, s, _next(powers, self.beta)), step
 
@@ -742,7 +739,7 @@ def _run(opts: States, states: States, xs: Arrays, dxs: Arrays, stepping: bool) 
 
 def _moments(m: Any, v: Any, dx: Any, beta: tuple[float, float]) -> None:
     m.lerp_(dx, 1 - beta[0])
-    v.mul_(beta[1]).addcmul_(dx, dx.conj(), value=1 - beta[1])
+    v.lerp_(dx.mul(dx.conj()), 1 - beta[1])
 
 
 def _next(powers: tuple[float, float], beta: tuple[float, float]) -> tuple[float, float]:
@@ -774,6 +771,24 @@ def _dense_like(xs: Arrays, dxs: Arrays, states: Arrays) -> Arrays | None:
             return None
         gs.append(dx if dx.stride() == strides else torch.empty_like(x).copy_(dx))
     return gs
+
+
+def _fused_sgd(
+    xs: Arrays, gs: Arrays, vs: Arrays, rho: float, lr: float = 1.0, dampening: float = 0.0, nesterov: bool = False
+) -> None:
+    """`v = ρ v + (1 - dampening) g; x -= lr v`, or with `nesterov` `x -= lr (g + ρ v)`."""
+    torch._fused_sgd_(
+        xs,
+        gs,
+        vs,
+        lr=lr,
+        momentum=rho,
+        dampening=dampening,
+        weight_decay=0.0,
+        nesterov=nesterov,
+        maximize=False,
+        is_first_step=False,
+    )
 
 
 def _fused_adam(

@@ -2,54 +2,133 @@
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import functools
 import threading
 import types
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from fluxtorch.arrays import array, summary
-from fluxtorch.functors import _items, _like, children, fmap, functor, isleaf, trainable
+from fluxtorch.functors import (
+    _child,
+    _fill,
+    _hollow,
+    _items,
+    _like,
+    _rule,
+    _trained,
+    children,
+    fleaves,
+    fmap,
+    isleaf,
+)
 from fluxtorch.namedtuples import NamedTuple
+from fluxtorch.zygote.backward import differentiate, reaches_back
 from fluxtorch.zygote.scope import differentiating, nested
-from fluxtorch.zygote.tracked import Tracked, untracked
+from fluxtorch.zygote.tracked import Literals, Tracked, is_whole, raw, untracked
 
-__all__ = ["Lifted", "borrow", "check_loss", "collect", "differentiate", "is_scalar", "lift", "value_of"]
+__all__ = ["Lifted", "check_loss", "collect", "first_of", "lift", "module_map", "value_of"]
 
 
 class Lifted:
-    """The tensors to differentiate by, in order, and those whose `requires_grad` is switched on meanwhile."""
+    """The tensors that a call differentiates by, in order, and what it must arrange for while the function runs."""
 
-    __slots__ = ("above", "borrowed", "leaves", "seen")
+    __slots__ = ("above", "borrowed", "leaves", "numbers", "own", "seen", "standins")
 
     def __init__(self) -> None:
         self.leaves: list[torch.Tensor] = []
+        # Tensors whose `requires_grad` is switched on meanwhile, and those that others stand in for.
         self.borrowed: list[torch.Tensor] = []
+        self.standins: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self.numbers = False
+        # Are all leaves made for this call, so that nothing computed before can lead to them?
+        self.own = True
         self.seen: set[int] = set()
-        self.above: set[int] = set()
+        self.above: dict[int, Any] = {}
 
     def add(self, x: torch.Tensor) -> int:
         self.leaves.append(x)
         return len(self.leaves) - 1
 
+    def add_known(self, x: torch.Tensor) -> int | None:
+        """Adds the caller's own tensor `x`; None if it is there already."""
+        if id(x) in self.seen:
+            return None
+        self.seen.add(id(x))
+        self.own = False
+        if x.is_inference():
+            self.standins[id(x)] = (x, x.clone().requires_grad_())
+            return self.add(self.standins[id(x)][1])
+        if not x.requires_grad:
+            self.borrowed.append(x)
+        return self.add(x)
 
-@dataclasses.dataclass(frozen=True)
+    def following(self, inference: bool) -> contextlib.AbstractContextManager[Any]:
+        """In here, torch records what is done to the tensors."""
+        if not (inference or self.borrowed or self.standins or self.numbers):
+            return _nothing
+        stack = contextlib.ExitStack()
+        if self.borrowed:
+            stack.enter_context(_Borrowed(self.borrowed))
+        if inference or self.standins:
+            stack.enter_context(_Swap(self.standins))
+        if self.numbers:
+            stack.enter_context(Literals())
+        return stack
+
+    def gradients(self, y: Any, call: differentiating) -> Sequence[torch.Tensor | None]:
+        """The gradient of the number `y` by each leaf."""
+        if not isinstance(y, torch.Tensor) or not y.requires_grad:
+            return (None,) * len(self.leaves)
+        return differentiate([y], self.leaves, before=self.before([y], call))
+
+    def before(self, ys: list[torch.Tensor], call: differentiating) -> int | None:
+        """The first operation of the call, if `ys` depend on earlier ones that may lead to the leaves."""
+        # A gradient inside this one may have run on a GPU, in torch's own thread, whose numbers are others.
+        if self.own or (call.held_another() and any(x.is_cuda for x in self.leaves)):
+            return None
+        return call.start if reaches_back(ys, call.start) else None
+
+
+_nothing = contextlib.nullcontext()
+
+
 class _Number:
     """The place of a number's gradient, which is a number too."""
 
-    leaf: int
+    __slots__ = ("leaf",)
+
+    def __init__(self, leaf: int) -> None:
+        self.leaf = leaf
+
+
+class _Branch:
+    """The places of the gradients by the children `like`."""
+
+    __slots__ = ("like", "places")
+
+    def __init__(self, like: Any, places: list[Any]) -> None:
+        self.like, self.places = like, places
+
+
+def _branch(like: Any, places: list[Any]) -> _Branch | None:
+    for place in places:
+        if place is not None:
+            return _Branch(like, places)
+    return None
 
 
 def lift(x: Any, to: Lifted) -> tuple[Any, Any]:
-    """`x` with tracked stand-ins for its numbers and tensors, and a map of where their gradients belong.
+    """`x` with tracked stand-ins for its numbers and tensors, and the place of its gradient.
 
     Layers are passed as they are: they may change their state, and their parameters are what is
-    tracked. The map has the structure of `x`, with the number of a leaf, or None, at each place.
+    tracked. A place is the number of a leaf, or None, or a branch of places.
     """
     if isinstance(x, nn.Module):
         return x, module_map(x, to)
@@ -57,15 +136,22 @@ def lift(x: Any, to: Lifted) -> tuple[Any, Any]:
     if isinstance(x, torch.Tensor):
         return _lift_tensor(x, to)
     if isinstance(x, (int, float, complex)) and not isinstance(x, bool):
+        to.numbers = True
         base = torch.tensor(x, dtype=torch.complex128 if isinstance(x, complex) else torch.float64, requires_grad=True)
-        return Tracked.of(base, number=True, whole=isinstance(x, int)), _Number(to.add(base))
-    if isleaf(x) or id(x) in to.above:
+        whole = torch.tensor(x) if isinstance(x, int) and -(2**63) <= x < 2**63 else None
+        return Tracked.of(base, True, whole), _Number(to.add(base))
+    rule = _rule(type(x))
+    if rule is None:
         return x, None
-    kids, rebuild = functor(x)
-    to.above.add(id(x))
+    if id(x) in to.above:
+        return _hollow(x, to.above), None
+    kids, rebuild = rule(x)
+    to.above[id(x)] = None
     pairs = [lift(kid, to) for _, kid in _items(kids)]
-    to.above.discard(id(x))
-    where = _like(kids, [place for _, place in pairs])
+    hollow = to.above.pop(id(x))
+    where = _branch(kids, [place for _, place in pairs])
+    if hollow is not None:
+        return _fill(hollow, kids, [new for new, _ in pairs]), where
     if all(new is kid for (new, _), (_, kid) in zip(pairs, _items(kids), strict=True)):
         return x, where
     return rebuild(_like(kids, [new for new, _ in pairs])), where
@@ -76,87 +162,67 @@ def _lift_tensor(x: torch.Tensor, to: Lifted) -> tuple[Any, Any]:
         return x, None
     if isinstance(x, Tracked):
         # Inside another gradient: an alias, so that this call's variable is its own.
-        alias = x.as_subclass(torch.Tensor).view_as(x)
+        to.numbers = to.numbers or x.number
+        alias = raw(x).view_as(raw(x))
         place: Any = to.add(alias)
-        return Tracked.of(alias, x.number, x.whole, x.integers), _Number(place) if x.number else place
-    if not (x.is_floating_point() or x.is_complex()):
+        whole = None if x.graph is None else x
+        return Tracked.of(alias, x.number, whole), _Number(place) if x.number else place
+    if is_whole(x):
         base = x.to(torch.get_default_dtype(), copy=True).requires_grad_()
-        return Tracked.of(base, number=False, whole=True, integers=x.as_subclass(torch.Tensor)), to.add(base)
+        return Tracked.of(base, False, x), to.add(base)
     if isinstance(x, nn.Parameter) and x.requires_grad and x.is_leaf:
-        return x, _known(x, to)
+        return x, to.add_known(x)
     if x.is_inference():
         x = x.clone()
-    if x.requires_grad and nested():
-        x = x.view_as(x)
-    else:
-        x = x.detach().requires_grad_()
+    x = x.view_as(x) if x.requires_grad and nested() else x.detach().requires_grad_()
     return x, to.add(x)
 
 
 def module_map(x: Any, to: Lifted) -> Any:
-    """Where the gradients of a layer's parameters belong: a named tuple of its fields, and so on down.
+    """The places of the gradients by a layer's parameters: a branch of its fields, and so on down.
 
     What isn't trained (buffers, state, frozen parameters) has no gradient. A tied tensor has its
     whole gradient at its first place.
     """
     if isinstance(x, torch.Tensor):
-        if not (x.is_floating_point() or x.is_complex()) or isinstance(x, Tracked):
+        if is_whole(x) or isinstance(x, Tracked) or (not x.requires_grad and isinstance(x, nn.Parameter)):
             return None
-        if isinstance(x, nn.Parameter) and not x.requires_grad:
-            return None
-        if not x.requires_grad and x.is_leaf and not x.is_inference() and id(x) not in to.seen:
-            to.borrowed.append(x)
-        return _known(x, to)
-    if isleaf(x) or id(x) in to.above:
+        return to.add_known(x)
+    rule = _rule(type(x))
+    if rule is None or id(x) in to.above:
         return None
-    kids = children(x)
-    chosen = trainable(x)
-    to.above.add(id(x))
+    kids = rule(x)[0]
+    if not kids:
+        return None
+    chosen = _trained(x, kids)
+    to.above[id(x)] = None
     if chosen is kids or not isinstance(kids, NamedTuple):
-        values = [module_map(kid, to) for _, kid in _items(chosen)]
+        places = [module_map(kid, to) for _, kid in _items(chosen)]
     else:
-        names = chosen.keys()
-        values = [module_map(kid, to) if name in names else None for name, kid in _items(kids)]
-    to.above.discard(id(x))
-    return _like(kids, values)
+        places = [module_map(kid, to) if name in vars(chosen) else None for name, kid in _items(kids)]
+    del to.above[id(x)]
+    return _branch(kids, places)
 
 
-def _known(x: torch.Tensor, to: Lifted) -> int | None:
-    if id(x) in to.seen:
-        return None
-    to.seen.add(id(x))
-    return to.add(x)
-
-
-def collect(where: Any, grads: list[torch.Tensor | None] | tuple[torch.Tensor | None, ...]) -> Any:
+def collect(place: Any, grads: Sequence[torch.Tensor | None]) -> Any:
     """The gradients at their places; None for a branch in which there is none."""
-    if where is None:
+    if place is None:
         return None
-    if type(where) is int:
-        return grads[where]
-    if type(where) is _Number:
-        grad = grads[where.leaf]
-        if grad is None:
-            return None
-        if grad.is_complex():
-            return Tracked.of(grad, number=True, whole=False) if grad.requires_grad else grad.item()
-        return Tracked.of(grad, number=True, whole=False) if nested() else float(grad.detach())
-    values = [collect(place, grads) for _, place in _items(where)]
-    return None if all(value is None for value in values) else _like(where, values)
+    if type(place) is int:
+        return grads[place]
+    if type(place) is _Number:
+        return _number_gradient(grads[place.leaf])
+    values = [collect(p, grads) for p in place.places]
+    for value in values:
+        if value is not None:
+            return _like(place.like, values)
+    return None
 
 
-def differentiate(
-    y: Any, leaves: list[torch.Tensor], seed: torch.Tensor | None = None, keep: bool = False
-) -> tuple[torch.Tensor | None, ...]:
-    """The gradient of the tensor `y`, seeded with `seed`, by each of `leaves`; None where `y` doesn't depend on one."""
-    if not leaves or not isinstance(y, torch.Tensor) or not y.requires_grad:
-        return (None,) * len(leaves)
-    if isinstance(y, Tracked):
-        y = y.as_subclass(torch.Tensor)
-    again = nested()
-    return torch.autograd.grad(
-        y, leaves, seed, retain_graph=True if keep or again else None, create_graph=again, allow_unused=True
-    )
+def _number_gradient(grad: torch.Tensor | None) -> Any:
+    if grad is None:
+        return None
+    return Tracked.of(grad, True) if nested() else grad.item()
 
 
 def is_scalar(y: Any) -> bool:
@@ -175,7 +241,7 @@ def check_loss(y: Any, leaves: list[torch.Tensor]) -> None:
             f"gradient needs a loss that is one real number, and the function returned {summary(y)}"
             f"{' (complex)' if complex_ else ''}{hint}"
         )
-    if leaves and type(y) is float:
+    if leaves and isinstance(y, float):
         warnings.warn(
             "the function returned a plain Python float, so there is nothing to differentiate: every gradient is None. "
             "Was the loss made a number by float(), .item() or the math module?",
@@ -196,16 +262,17 @@ def _is_value(x: Any) -> bool:
 
 def _value(y: torch.Tensor) -> Any:
     # Only a result of an operation is nobody else's; what may be a parameter or its view is copied.
-    own = y.grad_fn is not None and y._base is None and not isinstance(y, Tracked)
-    return untracked(y) if own or isinstance(y, Tracked) else y.detach().clone()
+    if (y.grad_fn is not None and y._base is None) or getattr(y, "number", False):
+        return untracked(y)
+    return untracked(y).clone()
 
 
 _borrowed: dict[int, tuple[torch.Tensor, int]] = {}
 _lock = threading.Lock()
 
 
-class borrow:
-    """`with borrow(tensors):` has their `requires_grad` on, and off again after the last of those who borrowed them."""
+class _Borrowed:
+    """Inside, the tensors have `requires_grad` on; it goes off after the last of those who borrowed them."""
 
     __slots__ = ("_tensors",)
 
@@ -213,43 +280,72 @@ class borrow:
         self._tensors = list(tensors)
 
     def __enter__(self) -> None:
-        if self._tensors:
-            with _lock:
-                for x in self._tensors:
-                    _, count = _borrowed.get(id(x), (x, 0))
-                    x.requires_grad_(True)
-                    _borrowed[id(x)] = (x, count + 1)
+        with _lock:
+            for x in self._tensors:
+                _, count = _borrowed.get(id(x), (x, 0))
+                x.requires_grad_(True)
+                _borrowed[id(x)] = (x, count + 1)
 
     def __exit__(self, *exc: Any) -> None:
-        if self._tensors:
-            with _lock:
-                for x in self._tensors:
-                    _, count = _borrowed.pop(id(x))
-                    if count > 1:
-                        _borrowed[id(x)] = (x, count - 1)
-                    else:
-                        x.requires_grad_(False)
+        with _lock:
+            for x in self._tensors:
+                _, count = _borrowed.pop(id(x))
+                if count > 1:
+                    _borrowed[id(x)] = (x, count - 1)
+                else:
+                    x.requires_grad_(False)
+
+
+class _Swap(TorchFunctionMode):
+    """While active, torch sees stand-ins for tensors that can't be differentiated by themselves, or not in here."""
+
+    def __init__(self, table: dict[int, tuple[torch.Tensor, torch.Tensor]]) -> None:
+        super().__init__()
+        self._table = table
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return func(*self._swapped(args), **(self._swapped(kwargs) if kwargs else {}))
+
+    def _swapped(self, x: Any) -> Any:
+        if isinstance(x, torch.Tensor):
+            if id(x) in self._table:
+                return self._table[id(x)][1]
+            if x.is_inference():  # torch records nothing of those; a constant does the same
+                self._table[id(x)] = (x, x.clone())
+                return self._table[id(x)][1]
+            return x
+        if type(x) in (tuple, list):
+            return type(x)(map(self._swapped, x))
+        return {k: self._swapped(v) for k, v in x.items()} if type(x) is dict else x
+
+
+def _lift_all(args: tuple[Any, ...]) -> tuple[Lifted, list[Any], list[Any]]:
+    lifted = Lifted()
+    pairs = [lift(arg, lifted) for arg in args]
+    return lifted, [x for x, _ in pairs], [place for _, place in pairs]
 
 
 def explicit_gradient(f: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, ...]:
-    with differentiating():
+    with differentiating() as call:
         lifted, inputs, places = _lift_all(args)
-        with borrow(lifted.borrowed):
+        with lifted.following(call.inference):
             y = f(*inputs)
             check_loss(y, lifted.leaves)
-            grads = differentiate(y, lifted.leaves)
-            return tuple(collect(place, grads) for place in places)
+            grads = lifted.gradients(y, call)
+            return tuple([collect(place, grads) for place in places])
 
 
 def explicit_withgradient(f: Callable[..., Any], args: tuple[Any, ...]) -> NamedTuple:
-    with differentiating():
+    with differentiating() as call:
         lifted, inputs, places = _lift_all(args)
-        with borrow(lifted.borrowed):
+        with lifted.following(call.inference):
             y = f(*inputs)
             loss = first_of(y)
             check_loss(loss, lifted.leaves)
-            grads = differentiate(loss, lifted.leaves)
-            return NamedTuple.of({"val": value_of(y), "grad": tuple(collect(place, grads) for place in places)})
+            grads = lifted.gradients(loss, call)
+            return NamedTuple.of({"val": value_of(y), "grad": tuple([collect(place, grads) for place in places])})
 
 
 def first_of(y: Any) -> Any:
@@ -262,57 +358,51 @@ def first_of(y: Any) -> Any:
 
 
 def explicit_pullback(f: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
-    with differentiating():
+    with differentiating() as call:
         lifted, inputs, places = _lift_all(args)
-        with borrow(lifted.borrowed):
+        with lifted.following(call.inference):
             y = f(*inputs)
         value = value_of(y)
-    back = back_of(y, lifted.leaves, lifted.borrowed)
-    return value, lambda seed: tuple(collect(place, back(seed)) for place in places)
+        back = back_of(y, lifted, call)
+
+    def pull(seed: Any) -> tuple[Any, ...]:
+        with differentiating():
+            grads = back(seed)
+            return tuple([collect(place, grads) for place in places])
+
+    return value, pull
 
 
-def back_of(
-    y: Any, leaves: list[torch.Tensor], borrowed: list[torch.Tensor]
-) -> Callable[[Any], tuple[torch.Tensor | None, ...]]:
-    """The function that takes a seed of `y`'s structure back to the gradients by `leaves`."""
+def back_of(y: Any, lifted: Lifted, call: differentiating) -> Callable[[Any], Sequence[torch.Tensor | None]]:
+    """The function that takes a seed of `y`'s structure back to the gradients by the leaves."""
+    before = lifted.before([raw(v) for v in fleaves(y) if isinstance(v, torch.Tensor) and v.requires_grad], call)
 
-    def back(seed: Any) -> tuple[torch.Tensor | None, ...]:
+    def back(seed: Any) -> Sequence[torch.Tensor | None]:
         outputs: list[torch.Tensor] = []
         seeds: list[torch.Tensor] = []
-
-        def pair(out: Any, dout: Any) -> None:
-            if dout is None or out is None:
-                return
-            if isinstance(out, torch.Tensor):
-                dout = array(dout)
-                out = out.as_subclass(torch.Tensor) if isinstance(out, Tracked) else out
-                dout = torch.as_tensor(dout, dtype=out.dtype, device=out.device)
-                if dout.shape != out.shape:
-                    raise TypeError(f"the pullback needs a seed like its result, {summary(out)}, and got {summary(dout)}")
-                if out.requires_grad:
-                    outputs.append(out)
-                    seeds.append(dout)
-            elif not isleaf(out):
-                if type(out) is list and isinstance(dout, torch.Tensor):
-                    dout = list(dout)
-                fmap(pair, out, dout, exclude=lambda v: isinstance(v, torch.Tensor) or isleaf(v), cache=None)
-
-        if isinstance(seed, (list, tuple)) and isinstance(y, (list, tuple)):
-            for out, dout in zip(y, seed, strict=True):
-                pair(out, dout)
-        else:
-            pair(y, seed)
-        if not outputs or not leaves:
-            return (None,) * len(leaves)
-        with differentiating(), borrow(borrowed):
-            return torch.autograd.grad(
-                outputs, leaves, seeds, retain_graph=True, create_graph=nested(), allow_unused=True
-            )
+        _pair(y, seed, outputs, seeds)
+        with lifted.following(False):
+            return differentiate(outputs, lifted.leaves, seeds, keep=True, before=before)
 
     return back
 
 
-def _lift_all(args: tuple[Any, ...]) -> tuple[Lifted, list[Any], list[Any]]:
-    lifted = Lifted()
-    pairs = [lift(arg, lifted) for arg in args]
-    return lifted, [x for x, _ in pairs], [place for _, place in pairs]
+def _pair(y: Any, seed: Any, outputs: list[torch.Tensor], seeds: list[torch.Tensor]) -> None:
+    """Adds the tensors of `y` that can be differentiated to `outputs`, what belongs to each in `seed` to `seeds`."""
+    if seed is None or y is None:
+        return
+    if isinstance(y, torch.Tensor):
+        y = raw(y)
+        seed = torch.as_tensor(raw(array(seed)), dtype=y.dtype, device=y.device)
+        if seed.shape != y.shape:
+            raise TypeError(f"the pullback needs a seed like its result, {summary(y)}, and got {summary(seed)}")
+        if y.requires_grad:
+            outputs.append(y)
+            seeds.append(seed)
+    elif not isleaf(y):
+        if isinstance(seed, torch.Tensor) and isinstance(y, (list, tuple)):
+            seed = list(seed)
+        if isinstance(seed, (list, tuple)) and len(seed) != len(children(y)):
+            raise TypeError(f"the pullback needs a seed like its result, {summary(y)}, and got {summary(seed)}")
+        for key, kid in _items(children(y)):
+            _pair(kid, _child(seed, key, y), outputs, seeds)

@@ -9,16 +9,15 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
 from typing_extensions import Self
 
 from fluxtorch.arrays import summary
 from fluxtorch.functors import _items, isleaf, trainable
 from fluxtorch.namedtuples import NamedTuple
 from fluxtorch.printing import show
-from fluxtorch.zygote.explicit import back_of, borrow, check_loss, differentiate, first_of, value_of
-from fluxtorch.zygote.scope import differentiating, nested
-from fluxtorch.zygote.tracked import Tracked
+from fluxtorch.zygote.explicit import Lifted, back_of, check_loss, first_of, value_of
+from fluxtorch.zygote.scope import differentiating
+from fluxtorch.zygote.tracked import Tracked, is_whole
 
 __all__ = ["Grads", "Params", "params"]
 
@@ -259,81 +258,49 @@ def params(*models: Any) -> Params:
     return found
 
 
-class _Swap(TorchFunctionMode):
-    """While active, torch sees tracked stand-ins for tensors that can't be differentiated by themselves."""
-
-    def __init__(self, table: dict[int, torch.Tensor]) -> None:
-        super().__init__()
-        self._table = table
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        return func(*self._swapped(args), **(self._swapped(kwargs) if kwargs else {}))
-
-    def _swapped(self, x: Any) -> Any:
-        if isinstance(x, torch.Tensor):
-            return self._table.get(id(x), x)
-        if type(x) in (tuple, list):
-            return type(x)(map(self._swapped, x))
-        return {k: self._swapped(v) for k, v in x.items()} if type(x) is dict else x
-
-
-class _following:
-    """`with _following(ps) as leaves:` makes torch record what is done to the tensors of `ps`, and gives what to differentiate by."""
-
-    def __init__(self, ps: Params) -> None:
-        self.leaves: list[torch.Tensor] = []
-        self.borrowed: list[torch.Tensor] = []
-        table: dict[int, torch.Tensor] = {}
-        for p in ps:
-            if not (p.is_floating_point() or p.is_complex()):
-                base = p.to(torch.get_default_dtype(), copy=True).requires_grad_()
-                table[id(p)] = Tracked.of(base, number=False, whole=True, integers=p)
-            elif p.is_leaf and not p.is_inference():
-                base = p
-                if not p.requires_grad:
-                    self.borrowed.append(p)
-            else:
-                base = p.view_as(p) if nested() and p.requires_grad else p.detach().clone().requires_grad_()
-                table[id(p)] = base
-            self.leaves.append(base)
-        self._swap = _Swap(table) if table else None
-        self._borrow = borrow(self.borrowed)
-
-    def __enter__(self) -> list[torch.Tensor]:
-        self._borrow.__enter__()
-        if self._swap is not None:
-            self._swap.__enter__()
-        return self.leaves
-
-    def __exit__(self, *exc: Any) -> None:
-        if self._swap is not None:
-            self._swap.__exit__(*exc)
-        self._borrow.__exit__()
+def _follow(ps: Params) -> Lifted:
+    """The tensors of `ps` as the leaves of a call."""
+    lifted = Lifted()
+    for p in ps:
+        if is_whole(p):
+            base = p.to(torch.get_default_dtype(), copy=True).requires_grad_()
+            lifted.standins[id(p)] = (p, Tracked.of(base, False, p))
+            lifted.add(base)
+        else:
+            lifted.add_known(p)
+    return lifted
 
 
 def implicit_gradient(f: Callable[[], Any], ps: Params) -> Grads:
-    with differentiating(), _following(ps) as leaves:
-        y = f()
-        check_loss(y, leaves)
-        return Grads(differentiate(y, leaves), ps.copy())
+    with differentiating() as call:
+        lifted = _follow(ps)
+        with lifted.following(call.inference):
+            y = f()
+            check_loss(y, lifted.leaves)
+            return Grads(lifted.gradients(y, call), ps.copy())
 
 
 def implicit_withgradient(f: Callable[[], Any], ps: Params) -> NamedTuple:
-    with differentiating(), _following(ps) as leaves:
-        y = f()
-        loss = first_of(y)
-        check_loss(loss, leaves)
-        grads = Grads(differentiate(loss, leaves), ps.copy())
-        return NamedTuple.of({"val": value_of(y), "grad": grads})
+    with differentiating() as call:
+        lifted = _follow(ps)
+        with lifted.following(call.inference):
+            y = f()
+            loss = first_of(y)
+            check_loss(loss, lifted.leaves)
+            grads = Grads(lifted.gradients(loss, call), ps.copy())
+            return NamedTuple.of({"val": value_of(y), "grad": grads})
 
 
 def implicit_pullback(f: Callable[[], Any], ps: Params) -> tuple[Any, Callable[[Any], Grads]]:
-    with differentiating():
-        following = _following(ps)
-        with following as leaves:
+    with differentiating() as call:
+        lifted = _follow(ps)
+        with lifted.following(call.inference):
             y = f()
         value = value_of(y)
-    back = back_of(y, leaves, following.borrowed)
-    return value, lambda seed: Grads(back(seed), ps.copy())
+        back = back_of(y, lifted, call)
+
+    def pull(seed: Any) -> Grads:
+        with differentiating():
+            return Grads(back(seed), ps.copy())
+
+    return value, pull

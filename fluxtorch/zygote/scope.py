@@ -7,12 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from typing_extensions import Self
 
-__all__ = ["differentiating", "scope", "when_done", "within_gradient"]
+__all__ = ["differentiating", "nested", "scope", "when_done", "within_gradient"]
 
 
 class _Local(threading.local):
     depth = 0
+    deepest = 0
     token: object | None = None
     done: list[Callable[[], None]]
 
@@ -48,31 +50,44 @@ def when_done(f: Callable[[], None]) -> None:
 
 
 class differentiating:
-    """`with differentiating():` marks a gradient call; torch records inside, whatever was switched off outside."""
+    """`with differentiating():` marks a gradient call; torch records inside, whatever was switched off outside.
 
-    __slots__ = ("_grad", "_inference", "_token")
+    `start` is the number of the first operation inside, and `inference` says whether torch's
+    inference mode was on.
+    """
+
+    __slots__ = ("_depth", "_grad", "_inference", "_token", "inference", "start")
 
     def __init__(self, token: object | None = None) -> None:
         self._token = token
 
-    def __enter__(self) -> None:
-        self._inference = torch.inference_mode(False) if torch.is_inference_mode_enabled() else None
-        if self._inference is not None:
+    def __enter__(self) -> Self:
+        self.inference = torch.is_inference_mode_enabled()
+        if self.inference:
+            self._inference = torch.inference_mode(False)
             self._inference.__enter__()
         self._grad = torch.is_grad_enabled()
-        torch.set_grad_enabled(True)
-        _local.depth += 1
-        if _local.depth == 1:
+        if not self._grad:
+            torch.set_grad_enabled(True)
+        self._depth = _local.depth = _local.deepest = _local.depth + 1
+        if self._depth == 1:
             _local.token = self._token or object()
             _local.done = []
+        self.start: int = torch.autograd._get_sequence_nr()
+        return self
 
     def __exit__(self, *exc: Any) -> None:
         _local.depth -= 1
-        torch.set_grad_enabled(self._grad)
-        if self._inference is not None:
+        if torch.is_grad_enabled() != self._grad:
+            torch.set_grad_enabled(self._grad)
+        if self.inference:
             self._inference.__exit__(None, None, None)
-        if _local.depth == 0:
+        if self._depth == 1:
             _local.token = None
             done, _local.done = _local.done, []
             for f in done:
                 f()
+
+    def held_another(self) -> bool:
+        """Did another gradient call run inside this one?"""
+        return _local.deepest > self._depth

@@ -6,148 +6,217 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 from typing_extensions import Self
 
-__all__ = ["Tracked", "untracked"]
+__all__ = ["Literals", "Tracked", "is_whole", "raw", "untracked"]
 
-# Operations after which whole numbers are still whole.
-_WHOLE = frozenset(
-    "add sub rsub mul neg abs positive pow floor_divide remainder sum prod max min amax amin maximum minimum "
-    "__add__ __radd__ __sub__ __rsub__ __mul__ __rmul__ __neg__ __abs__ __pos__ __floordiv__ __rfloordiv__ __mod__ "
-    "__rmod__ __pow__ __rpow__ __getitem__ view reshape permute transpose t flatten squeeze unsqueeze expand expand_as "
-    "clone contiguous cat stack concat hstack vstack repeat flip roll movedim swapaxes index_select select narrow "
-    "unbind split chunk detach diagonal ravel unflatten broadcast_to cumsum clamp clip square __get__".split()
-)
-# What must see the integers, because it would not fail on floats but answer otherwise.
-_INTEGERS_FIRST = frozenset(
-    "item tolist numpy __array__ __int__ __index__ __format__ __repr__ __str__ long int short type dtype "
-    "is_floating_point bincount one_hot __and__ __or__ __xor__ __invert__ __lshift__ __rshift__".split()
-)
+# Properties of torch's graph, which integers have none of.
+_OF_THE_GRAPH = frozenset("requires_grad grad_fn grad is_leaf retains_grad _base output_nr".split())
+# Step functions, for which torch has no derivative; shifts would answer otherwise for floats.
+_STEPS = frozenset("floor_divide __floordiv__ __rfloordiv__ __lshift__ __rshift__ __rlshift__ __rrshift__".split())
+_IN_PLACE = frozenset(f"__i{op}__" for op in "add sub mul truediv floordiv mod pow and or xor lshift rshift".split())
+_FAILURES = (TypeError, IndexError, RuntimeError, ValueError)
 
 
 class Tracked(torch.Tensor):
-    """A number, or an array of integers, inside `gradient`: a float tensor with torch's graph, used as what it stands for.
+    """A number, or an array of integers, inside `gradient`.
 
-    A number changes by rebinding (`n -= 1`) and an int is an index wherever it still is a whole
-    number; an array of integers gives its integers to whatever takes no floats (indexing, embeddings).
+    Whole numbers are what they are (an index, a size, a key; `x.dtype` is int64), and carry with
+    them the float tensor `graph`, which the operations on them are done to as well. Any other number
+    is a float tensor with torch's graph itself. A number changes by rebinding: `n -= 1`.
     """
 
     number: bool
-    whole: bool
-    integers: torch.Tensor | None
+    graph: torch.Tensor | None
 
     @classmethod
-    def of(cls, x: torch.Tensor, number: bool, whole: bool, integers: torch.Tensor | None = None) -> Self:
-        new = x.as_subclass(cls)
-        new.number, new.whole, new.integers = number, whole, integers
+    def of(cls, graph: torch.Tensor, number: bool, integers: torch.Tensor | None = None) -> Self:
+        """A stand-in with the graph of `graph`, for the number, or the array, `integers` if they are whole."""
+        if number and integers is not None and not -(2.0**63) <= graph.item() < 2.0**63:
+            integers = None
+        new = (graph if integers is None else integers).as_subclass(cls)
+        new.number, new.graph = number, None if integers is None else graph
         return new
 
     @classmethod
     def __torch_function__(
         cls, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs = kwargs or {}
-        name = getattr(func, "__name__", "")
-        if name == "__get__":
-            return cls._property(func, args)
         with torch._C.DisableTorchFunctionSubclass():
-            if name in _INTEGERS_FIRST and isinstance(args[0], Tracked) and args[0].whole:
-                return func(*_integers(args), **_integers(kwargs))
-            try:
-                result = func(*args, **kwargs)
-            except (TypeError, IndexError, RuntimeError, ValueError):
-                if not _any_whole(args, kwargs):
-                    raise
-                return func(*_integers(args), **_integers(kwargs))
-        if not isinstance(result, (torch.Tensor, tuple, list)):
-            return result
-        operands = [a for a in _flat((args, kwargs)) if isinstance(a, torch.Tensor)]
-        number = all(isinstance(a, Tracked) and a.number for a in operands)
-        whole = name in _WHOLE and all(
-            a.whole if isinstance(a, Tracked) else not isinstance(a, (float, complex, torch.Tensor))
-            for a in _flat((args, kwargs))
-        )
-        if name in ("pow", "__pow__", "__rpow__") and whole:
-            whole = all(not isinstance(a, (int, torch.Tensor)) or bool((a >= 0).all() if isinstance(a, torch.Tensor) else a >= 0) for a in args[1:])
-        if not number and not whole:
-            return result
-        return _wrap(result, number, whole)
+            return _call(func, args, kwargs or {})
 
-    @classmethod
-    def _property(cls, func: Any, args: tuple[Any, ...]) -> Any:
-        x = args[0]
-        with torch._C.DisableTorchFunctionSubclass():
-            result = func(*args)
-        if isinstance(result, torch.dtype) and x.whole:
-            return torch.int64
-        return _wrap(result, x.number, x.whole) if isinstance(result, torch.Tensor) else result
+    def __iter__(self) -> Any:
+        return iter(self.unbind(0))
 
-    def __index__(self) -> int:
-        if self.whole:
-            with torch._C.DisableTorchFunctionSubclass():
-                value = self.detach().item()
-            if value == int(value):
-                return int(value)
-        raise TypeError("only a whole number can be an index")
+    def __divmod__(self, other: Any) -> tuple[Any, Any]:
+        return self // other, self % other
+
+    def __round__(self, ndigits: int | None = None) -> Any:
+        return round(untracked(self)) if self.number and ndigits is None else torch.round(self, decimals=ndigits or 0)
 
     def __hash__(self) -> int:
-        return id(self)
+        return hash(untracked(self)) if self.number else id(self)
 
 
-def _rebinding(name: str, plain: str) -> Any:
+def _rebinding(op: str) -> Any:
     def operation(self: Tracked, other: Any) -> Any:
-        if self.number:
-            return getattr(self, plain)(other)
-        return getattr(torch.Tensor, name)(self, other)
+        return getattr(self, f"__{op}__")(other) if self.number else getattr(torch.Tensor, f"__i{op}__")(self, other)
 
-    operation.__name__ = name
     return operation
 
 
 # `n -= 1` gives a number a new value; the value that somebody else holds stays.
 for _op in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow"):
     if hasattr(torch.Tensor, f"__i{_op}__"):
-        setattr(Tracked, f"__i{_op}__", _rebinding(f"__i{_op}__", f"__{_op}__"))
+        setattr(Tracked, f"__i{_op}__", _rebinding(_op))
+
+
+def is_whole(x: torch.Tensor) -> bool:
+    """Is `x` an array of integers or bools?"""
+    return not (x.is_floating_point() or x.is_complex())
+
+
+def raw(x: Any) -> Any:
+    """The tensor with torch's graph for which `x` stands; anything else as it is."""
+    if not isinstance(x, Tracked):
+        return x
+    return x.as_subclass(torch.Tensor) if x.graph is None else x.graph
 
 
 def untracked(x: Any) -> Any:
     """`x` without its graph: a Python number where `x` stands for one, else a detached tensor."""
-    if isinstance(x, Tracked):
-        with torch._C.DisableTorchFunctionSubclass():
-            if x.number:
-                value = x.detach().item()
-                return int(value) if x.whole and value == int(value) else value
-            plain = x.detach().as_subclass(torch.Tensor)
-            return plain.round().long() if x.whole else plain
-    return x.detach()
+    if not isinstance(x, Tracked):
+        return x.detach()
+    with torch._C.DisableTorchFunctionSubclass():
+        return x.item() if x.number else x.detach().as_subclass(torch.Tensor)
 
 
-def _wrap(x: Any, number: bool, whole: bool) -> Any:
+def _call(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    name = getattr(func, "__name__", "")
+    if name == "__get__":
+        name = func.__self__.__name__  # type: ignore[attr-defined]
+    operands = [x for x in _flat((args, kwargs)) if isinstance(x, torch.Tensor)]
+    number = all(isinstance(x, Tracked) and x.number for x in operands)
+    if name == "__repr__" and number:
+        return repr(args[0].item())
+    if name in _IN_PLACE or name == "__setitem__" or (name.endswith("_") and not name.endswith("__")):
+        return _in_place(func, args, kwargs, operands)
+    integers = None
+    if name not in _OF_THE_GRAPH and all(map(is_whole, operands)):
+        try:
+            integers = func(*args, **kwargs)
+        except _FAILURES:
+            pass  # such as the mean, which integers don't have
+        else:
+            if not any(isinstance(x, torch.Tensor) for x in _flat(integers)):
+                return integers  # item, shape, dtype and the like
+    if name in _STEPS:
+        graphs: Callable[[Any], Any] = _detached_graph
+    else:
+        graphs = _graph
+    return _wrapped(_attempt(func, args, kwargs, graphs, _graph_of_array, _itself), number, integers)
+
+
+def _attempt(func: Callable[..., Any], args: Any, kwargs: Any, *views: Callable[[Any], Any]) -> Any:
+    """`func` of the first view of its arguments that it takes."""
+    error: Exception | None = None
+    for view in views:
+        try:
+            return func(*_each(view, args), **_each(view, kwargs))
+        except _FAILURES as e:
+            error = error or e
+    raise error or AssertionError
+
+
+def _in_place(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], operands: list[torch.Tensor]) -> Any:
+    target = args[0]
+    if not isinstance(target, Tracked):
+        return _attempt(func, args, kwargs, _graph, _graph_of_array, _itself)
+    result = _attempt(func, args, kwargs, _graph, _graph_of_array)
+    if target.graph is None:
+        return result
+    func(*_each(_plain, args), **_each(_plain, kwargs))
+    return target if isinstance(result, torch.Tensor) else result
+
+
+def _graph(x: Any) -> Any:
+    return x.graph if isinstance(x, Tracked) and x.graph is not None else x
+
+
+def _detached_graph(x: Any) -> Any:
+    return _graph(x).detach() if isinstance(x, Tracked) else x
+
+
+def _graph_of_array(x: Any) -> Any:
+    return x if isinstance(x, Tracked) and x.number else _graph(x)
+
+
+def _itself(x: Any) -> Any:
+    return x
+
+
+def _plain(x: Any) -> Any:
+    return x.detach() if isinstance(x, Tracked) and x.graph is None else x
+
+
+def _wrapped(x: Any, number: bool, integers: Any) -> Any:
+    """The result `x` of an operation, with the integers that it stands for if they are known."""
     if isinstance(x, torch.Tensor):
-        return Tracked.of(x, number and x.ndim == 0, whole) if x.is_floating_point() else x
-    if type(x) in (tuple, list):
-        return type(x)(_wrap(v, number, whole) for v in x)
+        whole = integers if isinstance(integers, torch.Tensor) and is_whole(integers) else None
+        if is_whole(x):
+            return x if whole is None else whole
+        if number and x.ndim == 0:
+            return Tracked.of(x, True, None if whole is None or whole.dtype == torch.bool else whole)
+        if whole is None:
+            return x.as_subclass(torch.Tensor) if isinstance(x, Tracked) else x
+        return Tracked.of(x, False, whole) if x.requires_grad else whole
+    if isinstance(x, (tuple, list)) and (type(x) in (tuple, list) or hasattr(type(x), "n_sequence_fields")):
+        parts = integers if integers is not None else [None] * len(x)
+        return type(x)([_wrapped(v, number, i) for v, i in zip(x, parts, strict=True)])
     return x
 
 
 def _flat(x: Any) -> list[Any]:
-    if type(x) in (tuple, list):
+    if type(x) is dict:
+        x = tuple(x.values())
+    if isinstance(x, (tuple, list)):
         return [v for item in x for v in _flat(item)]
-    return [v for item in x.values() for v in _flat(item)] if type(x) is dict else [x]
+    return [x.start, x.stop, x.step] if type(x) is slice else [x]
 
 
-def _any_whole(*xs: Any) -> bool:
-    return any(isinstance(x, Tracked) and x.whole for x in _flat(list(xs)))
-
-
-def _integers(x: Any) -> Any:
-    """`x` with the integers in the place of what stands for them."""
-    if isinstance(x, Tracked):
-        if not x.whole:
-            return x.as_subclass(torch.Tensor)
-        if x.integers is not None:
-            return x.integers
-        return untracked(x)
+def _each(f: Callable[[Any], Any], x: Any) -> Any:
+    """`x`, the arguments of a call, with `f` applied to each of them, in lists, tuples, dicts and slices too."""
     if type(x) in (tuple, list):
-        return type(x)(map(_integers, x))
-    return {k: _integers(v) for k, v in x.items()} if type(x) is dict else x
+        return type(x)([_each(f, v) for v in x])
+    if type(x) is dict:
+        return {k: _each(f, v) for k, v in x.items()}
+    return slice(f(x.start), f(x.stop), f(x.step)) if type(x) is slice else f(x)
+
+
+class Literals(TorchFunctionMode):
+    """While active, an array written down with numbers of `gradient` in it keeps their graph: `torch.tensor([1, x])`."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        if name == "tensor" and any(isinstance(x, Tracked) for x in _flat(args[:1])):
+            like = func(_each(lambda x: untracked(x) if isinstance(x, Tracked) else x, args[0]), **kwargs)
+            stacked = _stacked(args[0], torch.get_default_dtype() if is_whole(like) else like.dtype, like.device)
+            return Tracked.of(raw(stacked), False, like) if is_whole(like) else stacked
+        if name in ("full", "full_like", "new_full"):
+            value = kwargs.get("fill_value", args[-1])
+            if isinstance(value, Tracked):
+                one = type(untracked(value))(1)
+                given = {**kwargs, "fill_value": one} if "fill_value" in kwargs else kwargs
+                return func(*(args if given is not kwargs else (*args[:-1], one)), **given) * value
+        return func(*args, **kwargs)
+
+
+def _stacked(x: Any, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """The numbers `x`, in nested lists, as an array of floats."""
+    if isinstance(x, (list, tuple)):
+        return torch.stack([_stacked(v, dtype, device) for v in x])
+    return raw(x).to(device, dtype) if isinstance(x, torch.Tensor) else torch.tensor(x, dtype=dtype, device=device)

@@ -1,0 +1,118 @@
+"""The way back: torch's gradient of a result by chosen tensors, in which what was computed before is constant."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+
+from fluxtorch.zygote.scope import nested
+from fluxtorch.zygote.tracked import raw
+
+__all__ = ["differentiate", "reaches_back"]
+
+Grads = tuple["torch.Tensor | None", ...]
+
+
+
+def reaches_back(ys: Sequence[torch.Tensor], start: int) -> bool:
+    """Was any of the operations behind `ys` done before operation number `start` of this thread?"""
+    stack = [y.grad_fn for y in ys if y.grad_fn is not None]
+    seen = set(stack)
+    while stack:
+        node = stack.pop()
+        if node._sequence_nr() < start:  # a leaf has the greatest number there is
+            return True
+        for behind, _ in node.next_functions:
+            if behind is not None and behind not in seen:
+                seen.add(behind)
+                stack.append(behind)
+    return False
+
+
+def differentiate(
+    ys: Sequence[torch.Tensor],
+    leaves: Sequence[torch.Tensor],
+    seeds: Sequence[torch.Tensor] | None = None,
+    keep: bool = False,
+    before: int | None = None,
+) -> Grads:
+    """The gradient of `ys`, seeded with `seeds`, by each of `leaves`; None where they don't depend on one.
+
+    With `before`, whatever was computed earlier than that operation counts as constant, even if
+    torch remembers how it came from `leaves`.
+    """
+    ys = [raw(y) for y in ys]
+    if not leaves or not ys:
+        return (None,) * len(leaves)
+    again = nested()
+    if before is not None:
+        return _by_new_operations(ys, leaves, seeds, again, before)
+    return torch.autograd.grad(
+        ys, leaves, seeds, retain_graph=True if keep or again else None, create_graph=again, allow_unused=True
+    )
+
+
+def _by_new_operations(
+    ys: list[torch.Tensor], leaves: Sequence[torch.Tensor], seeds: Sequence[torch.Tensor] | None, again: bool, start: int
+) -> Grads:
+    # torch's engine goes wherever a leaf can be reached. So it is asked for the gradients at the last
+    # new operations before the leaves, and those operations are taken back one by one.
+    number = {get_gradient_edge(leaf)[:2]: i for i, leaf in enumerate(leaves)}
+    totals: list[torch.Tensor | None] = [None] * len(leaves)
+
+    def add(i: int, grad: torch.Tensor | None) -> None:
+        if grad is not None:
+            grad = grad.sum_to_size(leaves[i].shape).to(leaves[i].dtype)
+            totals[i] = grad if totals[i] is None else totals[i] + grad
+
+    outputs: dict[Any, set[int]] = {}
+    last: dict[Any, list[tuple[int, int]]] = {}
+    stack: list[Any] = []
+
+    def reach(node: Any, output: int) -> None:
+        if node._sequence_nr() >= start:
+            if node not in outputs:
+                stack.append(node)
+            outputs.setdefault(node, set()).add(output)
+
+    for y, seed in zip(ys, seeds or [torch.ones_like(y) for y in ys], strict=True):
+        edge = get_gradient_edge(y)[:2]
+        if edge in number:
+            add(number[edge], seed)
+        else:
+            reach(*edge)
+    while stack:
+        node = stack.pop()
+        for slot, (behind, output) in enumerate(node.next_functions):
+            if (behind, output) in number:
+                last.setdefault(node, []).append((slot, number[behind, output]))
+            elif behind is not None:
+                reach(behind, output)
+    edges = [GradientEdge(node, output) for node in last for output in sorted(outputs[node])]
+    if not edges:
+        return tuple(totals)
+    found = torch.autograd.grad(ys, edges, seeds, retain_graph=True, create_graph=again, allow_unused=True)
+    at = {edge[:2]: grad for edge, grad in zip(edges, found, strict=True)}
+    with torch.set_grad_enabled(again):
+        for node, slots in last.items():
+            grads = _taken_back(node, [at.get((node, k)) for k in range(len(node._input_metadata))])
+            for slot, i in slots:
+                add(i, grads[slot])
+    return tuple(totals)
+
+
+def _taken_back(node: Any, grads: list[torch.Tensor | None]) -> Sequence[torch.Tensor | None]:
+    if all(grad is None for grad in grads):
+        return [None] * len(node.next_functions)
+    if hasattr(node, "apply"):  # a torch.autograd.Function, which expects zeros for None
+        like = node._input_metadata
+        given = [
+            torch.zeros(m.shape, dtype=m.dtype, device=m.device) if g is None else g for g, m in zip(grads, like, strict=True)
+        ]
+        result = node.apply(*given)
+    else:
+        result = node(*grads)
+    return result if isinstance(result, tuple) else (result,)
