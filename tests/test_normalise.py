@@ -677,6 +677,13 @@ def test_options():
     assert BatchNorm(3, ϵ=1e-2).ε == 1e-2  # as it was called before Flux 0.13
     m = BatchNorm(3, affine=False)
     assert m.β is None and m.γ is None and m.affine is False and list(m.parameters()) == []
+    # The switches may be thrown later.
+    x = torch.randn(3, 9)
+    m = BatchNorm(3, initβ=ones32)
+    m.affine = m.track_stats = False
+    close(m(x), BatchNorm(3, affine=False, track_stats=False)(x))
+    trainmode_(m)(x)
+    assert m.μ.tolist() == [0] * 3
     names = ["λ", "β", "γ", "μ", "σ2", "ε", "momentum", "affine", "track_stats", "active", "chs"]
     assert list(children(m).keys()) == names
 

@@ -23,7 +23,7 @@ __all__ = ["Chain", "Dense", "Diagonal", "Maxout", "Scale", "activations", "flat
 
 def reversed_axes(x: torch.Tensor) -> torch.Tensor:
     """`x` read in opposite axis order: what Flux and torch call the same array. A view."""
-    return x.t() if x.ndim == 2 else x.permute(*range(x.ndim)[::-1])
+    return x.t() if x.ndim == 2 else x.permute(tuple(range(x.ndim - 1, -1, -1)))
 
 
 def size_check(layer: Any, x: torch.Tensor, dim: int, n: int) -> None:
@@ -259,10 +259,10 @@ class Dense(Layer):
         return self.σ(reversed_axes(F.linear(reversed_axes(x), W, b)))
 
     def __str__(self) -> str:
-        return f"Dense({self.weight.shape[1]} => {self.weight.shape[0]}{_options(self)})"
+        return f"Dense({self.weight.shape[1]} => {self.weight.shape[0]}{options(self)})"
 
 
-def _options(m: Any) -> str:
+def options(m: Any) -> str:
     return optional((m.σ is not identity, f", {show(m.σ)}"), (m.bias is False, "; bias=false"))
 
 
@@ -328,7 +328,7 @@ class Scale(Layer):
         return self.bias
 
     def __str__(self) -> str:
-        return f"Scale({', '.join(map(str, self.scale.shape))}{_options(self)})"
+        return f"Scale({', '.join(map(str, self.scale.shape))}{options(self)})"
 
 
 Diagonal = Scale

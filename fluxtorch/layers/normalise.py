@@ -209,13 +209,14 @@ class BatchNorm(Layer):
         size_check(self, x, x.ndim - 2, self.chs)
         if x.is_complex():
             raise TypeError(f"layer {self} expects real numbers, but got {summary(x)}")
-        x, μ, σ2, γ, β = _promoted(x, self.μ, self.σ2, self.γ, self.β)
+        stats = (self.μ, self.σ2) if self.track_stats else (None, None)
+        x, μ, σ2, γ, β = _promoted(x, *stats, *((self.γ, self.β) if self.affine else (None, None)))
         batch = is_active(self) or μ is None
         if batch and μ is not None and x.numel() <= self.chs:
             raise ValueError(f"layer {self} expects more than one value per channel in training, but got {summary(x)}")
         # F.batch_norm would refuse one value per channel even if nothing is tracked.
         y = torch.batch_norm(reversed_axes(x), γ, β, μ, σ2, batch, self.momentum, self.ε, torch.backends.cudnn.enabled)
-        if batch and μ is not self.μ:
+        if batch and μ is not stats[0]:
             with torch.no_grad():
                 self.μ.copy_(μ)
                 self.σ2.copy_(σ2)

@@ -11,7 +11,17 @@ import torch.nn.functional as F
 from fluxtorch.arrays import array, summary
 from fluxtorch.errors import DimensionMismatch
 
-__all__ = ["borders", "conv", "conv_transpose", "depthwiseconv", "dilations", "expand", "maxpool", "meanpool", "reversed_axes"]
+__all__ = [
+    "borders",
+    "conv",
+    "conv_transpose",
+    "depthwiseconv",
+    "dilations",
+    "expand",
+    "maxpool",
+    "meanpool",
+    "reversed_axes",
+]
 
 Kernels: TypeAlias = "tuple[Callable[..., torch.Tensor], ...]"
 
