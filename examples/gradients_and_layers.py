@@ -121,28 +121,28 @@ print(a(rand(10)))  # => 5-element vector
 
 # -- Stacking It Up ----------------------------------------------------------------------------------
 
-layer1 = Dense(10 | to | 5, relu)
-layer2 = Dense(5 | to | 5, relu)
-layer3 = Dense(5 | to | 2)
+layer1 = Dense(10 |to| 5, relu)
+layer2 = Dense(5 |to| 5, relu)
+layer3 = Dense(5 |to| 2)
 model = lambda x: layer3(layer2(layer1(x)))
 
 print(model(rand(10)))
 
-layers = [Dense(10 | to | 5, relu), Dense(5 | to | 2), softmax]
+layers = [Dense(10 |to| 5, relu), Dense(5 |to| 2), softmax]
 
 model = lambda x: foldl(lambda x, m: m(x), layers, init=x)
 
 print(model(rand(10)))  # => 2-element vector
 
 model2 = Chain(
-    Dense(10 | to | 5, relu),
-    Dense(5 | to | 2),
+    Dense(10 |to| 5, relu),
+    Dense(5 |to| 2),
     softmax,
 )
 
 print(model2(rand(10)))  # => 2-element vector
 
-m = Dense(5 | to | 2) @ Dense(10 | to | 5, σ)
+m = Dense(5 |to| 2) @ Dense(10 |to| 5, σ)
 
 print(m(rand(10)))
 
@@ -162,4 +162,4 @@ def affine(pair, bias=True, init=glorot_uniform):  # Affine((in, out)::Pair; …
     return Affine(W, b)
 
 
-print(gpu(affine(3 | to | 1, bias=False)))
+print(gpu(affine(3 |to| 1, bias=False)))

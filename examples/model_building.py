@@ -142,13 +142,13 @@ print(len(params(a)))  # its parameters can be collected now: 2
 
 # -- Utility functions -------------------------------------------------------------------------------
 
-m = Chain(Conv((3, 3), 3 | to | 16), Conv((3, 3), 16 | to | 32))
+m = Chain(Conv((3, 3), 3 |to| 16), Conv((3, 3), 16 |to| 32))
 print(Flux.outdims(m, (10, 10)) == (6, 6))
 
 m = Dense(10, 5)
 print(Flux.outdims(m, (5, 2)) == (5,))
 print(Flux.outdims(m, (10,)) == (5,))
 
-m = Conv((3, 3), 3 | to | 16)
+m = Conv((3, 3), 3 |to| 16)
 print(Flux.outdims(m, (10, 10)) == (8, 8))
 print(Flux.outdims(m, (10, 10, 1, 3)) == (8, 8))

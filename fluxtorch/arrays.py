@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import nn
 
 __all__ = ["array", "summary"]
 
@@ -24,14 +25,21 @@ def array(x: Any) -> Any:
     """
     if type(x) is list:
         return x if _shape(x) is None else torch.tensor(x)
-    if not isinstance(x, torch.Tensor) and hasattr(x, "__array_interface__"):
+    if isinstance(x, (torch.Tensor, int, float, complex)) or not hasattr(x, "__array_interface__"):
+        return x
+    if x.__array_interface__["typestr"][1] not in "biufc":  # text, dates, objects
+        return x
+    try:
         return torch.as_tensor(x)
-    return x
+    except ValueError:  # torch can't step backwards through memory
+        return torch.as_tensor(x.copy())
 
 
 def _shape(x: Any) -> tuple[int, ...] | None:
     """The shape of a rectangular nested list of numbers, else None."""
-    if isinstance(x, (bool, int, float, complex)):
+    if isinstance(x, (bool, int, float, complex)) or (
+        type(x).__module__ == "numpy" and getattr(x, "shape", None) == ()
+    ):
         return ()
     if type(x) is not list or not x:
         return None
@@ -44,11 +52,15 @@ def _shape(x: Any) -> tuple[int, ...] | None:
 def summary(x: Any) -> str:
     """What `x` is, in a few words, for an error message.
 
-    >>> summary(torch.ones(3, 4)), summary(torch.ones(3)), summary(2)
-    ('3×4 tensor of float32', '3-element tensor of float32', '2')
+    >>> summary(torch.ones(3, 4)), summary(torch.ones(3)), summary(2), summary(relu), summary((1, 2))
+    ('3×4 tensor of float32', '3-element tensor of float32', '2', 'function relu', 'tuple: (1, 2)')
     """
     if isinstance(x, torch.Tensor):
         size = "×".join(map(str, x.shape)) if x.ndim > 1 else f"{x.numel()}-element" if x.ndim else "0-dimensional"
         return f"{size} tensor of {str(x.dtype).removeprefix('torch.')}"
-    text = repr(x)
-    return text if isinstance(x, (bool, int, float, str, type(None))) else f"{type(x).__name__}: {text[:60]}"
+    if isinstance(x, (bool, int, float, str, type(None))):
+        return repr(x)
+    if hasattr(x, "__name__"):
+        return f"{type(x).__name__} {x.__name__}"
+    text = str(x) if isinstance(x, nn.Module) else f"{type(x).__name__}: {x!r}"
+    return " ".join(text.split())[:80]

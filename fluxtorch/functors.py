@@ -14,7 +14,7 @@ import enum
 import functools
 import types
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeAlias
 
 import torch
@@ -50,6 +50,8 @@ Rule: TypeAlias = "Callable[[Any], tuple[Children, Rebuild]]"
 _rules: dict[type, Rule | None] = {}
 # The same for every class met so far, found through its bases.
 _found: dict[type, Rule | None] = {}
+# What a rule gives for a leaf; nobody calls the function.
+_PLAIN: tuple[Children, Rebuild] = ((), tuple)
 
 
 def functor(x: Any, fields: tuple[str, ...] | list[str] | None = None) -> Any:
@@ -76,7 +78,8 @@ def functor(x: Any, fields: tuple[str, ...] | list[str] | None = None) -> Any:
         _set_rule(x, functools.partial(_object, names=None if fields is None else tuple(map(fold, fields))))
         return x
     rule = _rule(type(x))
-    return ((), lambda _: x) if rule is None else rule(x)
+    kids, rebuild = _PLAIN if rule is None else rule(x)
+    return (kids, (lambda _: x) if _none(kids) else rebuild)
 
 
 def leaf(cls: type) -> type:
@@ -147,6 +150,8 @@ def _trained(x: Any, kids: Children) -> Any:
         chosen = method(x)
         if type(chosen) is tuple and isinstance(kids, NamedTuple):  # Flux's old spelling, without names
             return NamedTuple.of({k: v for k, v in vars(kids).items() if any(v is c for c in chosen)})
+        if isinstance(kids, NamedTuple) and not isinstance(chosen, (dict, NamedTuple)):
+            raise TypeError(f"trainable of {type(x).__name__} must give a named tuple of fields, and gave {chosen!r}")
         return NamedTuple.of(chosen) if isinstance(chosen, dict) and isinstance(kids, NamedTuple) else chosen
     if isinstance(x, nn.Module) and x._buffers:
         return NamedTuple.of({k: v for k, v in vars(kids).items() if k not in x._buffers})
@@ -303,7 +308,9 @@ class KeyPath:
     __slots__ = ("keys",)
 
     def __init__(self, *keys: Any) -> None:
-        self.keys: tuple[Any, ...] = tuple(k for key in keys for k in (key.keys if isinstance(key, KeyPath) else (key,)))
+        self.keys: tuple[Any, ...] = tuple(
+            k for key in keys for k in (key.keys if isinstance(key, KeyPath) else (key,))
+        )
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -390,9 +397,8 @@ def _walk(
     above: dict[int, Any] = {}
 
     def visit(x: Any, ys: tuple[Any, ...], path: KeyPath | None) -> Any:
-        kids: Children
         rule = _rule(type(x))
-        kids, rebuild = ((), None) if rule is None else rule(x)
+        kids, rebuild = _PLAIN if rule is None else rule(x)
         leaf = _none(kids)
         shared = done is not None and _shareable(x, leaf)
         if shared and id(x) in done:  # type: ignore[operator]
@@ -414,7 +420,7 @@ def _walk(
             if hollow is not None:
                 result = _fill(hollow, kids, values)
             elif rebuilding:
-                result = rebuild(result)  # type: ignore[misc]
+                result = rebuild(result)
         if shared:
             done[id(x)] = (x, result)  # type: ignore[index]  # x is held, so that its id can't be reused
         return result
@@ -428,17 +434,32 @@ def _none(kids: Children) -> bool:
 
 
 def _shareable(x: Any, leaf: bool) -> bool:
-    """Can `x` stand at two places and be changed in both? Numbers, strings, rows of values and plain functions can't."""
+    """Can `x` stand at two places and be changed in both? Numbers, text, rows of values and plain functions can't."""
     if leaf:
         return isinstance(x, torch.Tensor) or not (isinstance(x, _VALUES) or callable(x))
     return not isinstance(x, (tuple, NamedTuple))
 
 
-_VALUES = (int, float, complex, str, bytes, tuple, range, frozenset, enum.Enum, torch.dtype, torch.device, type(None))
+# What is equal to itself wherever it stands.
+_VALUES = (
+    int,
+    float,
+    complex,
+    str,
+    bytes,
+    tuple,
+    range,
+    frozenset,
+    enum.Enum,
+    torch.dtype,
+    torch.device,
+    type(None),
+    type(...),
+)
 
 
 def _hollow(x: Any, above: dict[int, Any]) -> Any:
-    """The function that will be made of the function `x`, whose captured variables are still to come; `x` if it is none."""
+    """The function that is being made of the function `x`, its captured variables still to come; `x` if it is none."""
     if isinstance(x, types.FunctionType) and above[id(x)] is None:
         above[id(x)] = _with_cells(x, tuple([types.CellType() for _ in x.__closure__ or ()]))
     return above[id(x)] or x
@@ -452,17 +473,23 @@ def _fill(hollow: types.FunctionType, kids: Any, values: list[Any]) -> types.Fun
     return hollow
 
 
-def _items(kids: Children) -> list[tuple[Any, Any]]:
+def _items(kids: Children) -> Iterable[tuple[Any, Any]]:
     """The children with their keys."""
     if isinstance(kids, NamedTuple):
-        return list(vars(kids).items())
-    return list(kids.items()) if isinstance(kids, dict) else list(enumerate(kids))
+        return vars(kids).items()
+    return kids.items() if isinstance(kids, dict) else enumerate(kids)
+
+
+def _values(kids: Children) -> Iterable[Any]:
+    if isinstance(kids, NamedTuple):
+        return vars(kids).values()
+    return kids.values() if isinstance(kids, dict) else kids
 
 
 def _like(kids: Children, values: list[Any]) -> Children:
     """`values` in the place of `kids`, in a container of the same kind."""
     if isinstance(kids, NamedTuple):
-        return NamedTuple.of(dict(zip(vars(kids), values, strict=True)))
+        return NamedTuple.of(zip(vars(kids), values, strict=True))
     if isinstance(kids, dict):
         return dict(zip(kids, values, strict=True))
     return values if isinstance(kids, list) else tuple(values)
@@ -542,7 +569,7 @@ def _list(x: list[Any]) -> tuple[Children, Rebuild]:
 def _dict(x: dict[Any, Any]) -> tuple[Children, Rebuild]:
     def rebuild(kids: Any) -> Any:
         new = copy.copy(x)
-        new.update(kids)
+        dict.update(new, kids)  # a Counter's own would add
         return new
 
     return dict(x), rebuild
@@ -558,6 +585,11 @@ def _dataclass(x: Any) -> tuple[Children, Rebuild]:
     return _object(x, tuple([field.name for field in dataclasses.fields(x)]))
 
 
+def _is_object(rebuild: Rebuild) -> bool:
+    """Does this rebuild a plain object with fields?"""
+    return isinstance(rebuild, functools.partial) and rebuild.func is _copy_with
+
+
 def _copy_with(x: Any, names: tuple[str, ...], kids: Any) -> Any:
     """A copy of `x` with other fields. Its constructor is not run: it may take other arguments, or do more."""
     if isinstance(kids, (dict, NamedTuple)):
@@ -570,7 +602,7 @@ def _copy_with(x: Any, names: tuple[str, ...], kids: Any) -> Any:
 
 def _function(x: types.FunctionType) -> tuple[Children, Rebuild]:
     if x.__closure__ is None:
-        return (), lambda _: x
+        return _PLAIN
     captured = {}
     for name, cell in zip(x.__code__.co_freevars, x.__closure__, strict=True):
         try:
@@ -578,7 +610,7 @@ def _function(x: types.FunctionType) -> tuple[Children, Rebuild]:
         except ValueError:  # not assigned yet
             continue
     if not captured:
-        return (), lambda _: x
+        return _PLAIN
 
     def rebuild(kids: Any) -> Any:
         new = dict(zip(captured, kids, strict=True))
@@ -618,6 +650,8 @@ def _partial(x: functools.partial[Any]) -> tuple[Children, Rebuild]:
 
 def _module(x: nn.Module) -> tuple[Children, Rebuild]:
     kids: dict[str, Any] = {**x._parameters, **x._buffers, **x._modules}
+    if not kids:
+        return _PLAIN
 
     def rebuild(new_kids: Any) -> Any:
         new = x.__new__(type(x))

@@ -11,6 +11,9 @@ types too.
 own `sum`, `min`, `max` mean those of the whole array. `eps` keeps logarithms finite and is the
 machine epsilon of `ŷ`'s element type if not given. The keywords' older names `ϵ`, `δ`, `β` and `γ`
 are understood too.
+
+A one-hot `y` of `onehotbatch` reaches the cross entropies as indices, so that of each column of `ŷ`
+only the one number counts that its label picks.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from __future__ import annotations
 import builtins
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -26,12 +29,15 @@ from torch import Tensor
 
 from fluxtorch.arrays import array, summary
 from fluxtorch.errors import DimensionMismatch, DomainError
+from fluxtorch.nnlib.ctc import ctc_loss
 from fluxtorch.nnlib.softmax import Dims, along
+from fluxtorch.onehotarrays import OneHotArray
 
 __all__ = [
     "binary_focal_loss",
     "binarycrossentropy",
     "crossentropy",
+    "ctc_loss",
     "dice_coeff_loss",
     "focal_loss",
     "hinge",
@@ -159,6 +165,8 @@ def crossentropy(ŷ: Any, y: Any, *, dims: Dims = 0, agg: Agg = torch.mean, eps:
     tensor(0.3285)
     """
     ŷ, y, eps = _match_eps(ŷ, y, eps)
+    if _is_onehot(y, dims):
+        return _aggregate(agg, -torch.log(ŷ.gather(0, y.indices.unsqueeze(0)) + eps))
     return _aggregate(agg, -_xlogy(y, ŷ, eps).sum(dims, keepdim=True))
 
 
@@ -171,6 +179,15 @@ def logitcrossentropy(ŷ: Any, y: Any, *, dims: Dims = 0, agg: Agg = torch.mean)
     tensor(0.1566)
     """
     ŷ, y = _match(ŷ, y)
+    if _is_onehot(y, dims):
+        # Both with their axes in opposite order, which is how torch's kernel wants them.
+        rows = ŷ.permute(tuple(range(ŷ.ndim))[::-1])
+        labels = y.indices.permute(tuple(range(y.ndim - 1))[::-1])
+        rows, flat = rows.reshape(-1, rows.shape[-1]), labels.reshape(-1)
+        if agg is torch.mean:
+            return F.cross_entropy(rows, flat)
+        each = F.cross_entropy(rows, flat, reduction="none").reshape(labels.shape)
+        return _aggregate(agg, each.permute(tuple(range(each.ndim))[::-1]).unsqueeze(0))
     return _aggregate(agg, -(y * along(torch.log_softmax, ŷ, dims)).sum(dims, keepdim=True))
 
 
@@ -322,6 +339,11 @@ def siamese_contrastive_loss(ŷ: Any, y: Any, *, agg: Agg = torch.mean, margin: 
     if margin < 0:
         raise DomainError(f"Margin must be non-negative, but it is {margin}")
     return _aggregate(agg, (1 - y) * ŷ.square() + y * torch.relu(margin - ŷ).square())
+
+
+def _is_onehot(y: Tensor, dims: Dims) -> TypeGuard[OneHotArray]:
+    """Is `y` one-hot along `dims`?"""
+    return isinstance(y, OneHotArray) and y.axis == 0 and dims in (0, (0,), -y.ndim)
 
 
 def _match(ŷ: Any, y: Any) -> tuple[Tensor, Tensor]:

@@ -41,14 +41,16 @@ class NamedTuple:
     """
 
     def __init__(self, fields: Mapping[str, Any] | Iterable[tuple[str, Any]] = (), /, **more: Any) -> None:
-        for name, value in dict(fields, **more).items():
+        for name, value in dict(vars(fields) if isinstance(fields, NamedTuple) else fields, **more).items():
+            if not isinstance(name, str):
+                raise TypeError(f"the fields of a named tuple have names, and {name!r} is none")
             self.__dict__[fold(name)] = array(value)
 
     @classmethod
-    def of(cls, fields: Mapping[str, Any]) -> NamedTuple:
+    def of(cls, fields: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> NamedTuple:
         """A named tuple of `fields` as they are: names already folded, lists left as lists."""
-        new = cls.__new__(cls)
-        new.__dict__.update(fields)
+        new = object.__new__(cls)
+        vars(new).update(fields)
         return new
 
     def keys(self) -> KeysView[str]:
@@ -90,7 +92,7 @@ class NamedTuple:
         return list(self.__dict__) == list(other.__dict__) and all(map(_same, self, other))
 
     def __hash__(self) -> int:
-        return hash(tuple(self.__dict__.items()))
+        return hash(tuple(self.__dict__))  # tensors of equal values have different hashes
 
     def __dir__(self) -> list[str]:
         return list(self.__dict__)

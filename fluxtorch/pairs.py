@@ -22,7 +22,8 @@ class Pair(NamedTuple):
     second: Any
 
     def __repr__(self) -> str:
-        return f"{self.first!r} => {self.second!r}"
+        first = f"({self.first!r})" if isinstance(self.first, Pair) else repr(self.first)
+        return f"{first} => {self.second!r}"
 
     def __or__(self, other: Any) -> Any:
         return _Half(self) if isinstance(other, _To) else NotImplemented
@@ -47,6 +48,7 @@ class _To:
     """The operator of `a |to| b`."""
 
     __slots__ = ()
+    __array_ufunc__ = None  # a NumPy array would make a pair of each element
 
     def __ror__(self, left: Any) -> _Half:
         return _Half(left)

@@ -60,8 +60,10 @@ def show(x: Any, compact: bool = False) -> str:
         return "true" if x else "false"
     if isinstance(x, float):
         return _float(x, compact)
+    if isinstance(x, complex):
+        return _number(x, compact, single=False)
     if isinstance(x, str):
-        return f'"{x}"'
+        return '"' + x.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
     if isinstance(x, torch.Tensor):
         return _tensor(x, compact)
     if type(x) is tuple or isinstance(x, torch.Size):
@@ -182,7 +184,7 @@ def _tensor(x: torch.Tensor, compact: bool) -> str:
 def _slices(x: torch.Tensor, matrix: Any) -> str:
     if x.ndim == 2:
         return matrix(x)
-    separator = " " + ";" * x.ndim + " "
+    separator = ";" * x.ndim + " "
     last = x.shape[-1]
     shown = range(last) if last <= 4 else [0, 1, last - 2, last - 1]
     parts = [_slices(x[..., i], matrix) for i in shown]

@@ -1,4 +1,4 @@
-"""Tracker.jl, the automatic differentiation of Flux up to 0.9: tracked arrays are torch's own that require a gradient."""
+"""Tracker.jl, which differentiated for Flux up to 0.9: tracked arrays are torch's own that require a gradient."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from fluxtorch.arrays import array, summary
-from fluxtorch.functors import fmap
+from fluxtorch.errors import DomainError
+from fluxtorch.functors import fleaves
 from fluxtorch.namedtuples import NamedTuple
 from fluxtorch.zygote import gradient as _gradient
 from fluxtorch.zygote import hessian as _hessian
@@ -48,7 +49,8 @@ hook = _hook
 def param(x: Any) -> torch.Tensor:
     """A number or an array as a tracked one: a new tensor, of floats, that requires a gradient.
 
-    A number becomes a 0-d tensor. Raises `TypeError` for anything else.
+    A number becomes a 0-d tensor. Of what is tracked already, it is a result. Raises `TypeError` for
+    anything else.
 
     >>> param(2), param([1, 2])
     (tensor(2., requires_grad=True), tensor([1., 2.], requires_grad=True))
@@ -60,7 +62,7 @@ def param(x: Any) -> torch.Tensor:
         raise TypeError(f"param makes tracked numbers and arrays, and got {summary(x)}")
     if not (x.is_floating_point() or x.is_complex()):
         x = x.to(torch.get_default_dtype())
-    return x.detach().clone().requires_grad_()
+    return x.clone().requires_grad_()
 
 
 def gradient(f: Callable[..., Any], *args: Any, nest: bool = False) -> Any:
@@ -68,7 +70,8 @@ def gradient(f: Callable[..., Any], *args: Any, nest: bool = False) -> Any:
 
     With `nest=True` the result can be differentiated again: inside another `gradient` it always
     can; outside, it is tracked where an argument is. What `f` doesn't use has a gradient of zeros, as
-    in Tracker. See `fluxtorch.gradient` for shapes and errors.
+    in Tracker. Raises `DomainError` for a loss that is NaN or infinite. See `fluxtorch.gradient` for
+    shapes and other errors.
 
     >>> Tracker.gradient(lambda W, b, x: W * x + b, 2, 3, 4)
     (4.0, 1.0, 2.0)
@@ -76,14 +79,24 @@ def gradient(f: Callable[..., Any], *args: Any, nest: bool = False) -> Any:
     >>> df(2), Tracker.gradient(df, 2, nest=True)
     (14.0, (6.0,))
     """
+
+    def loss(*xs: Any) -> Any:
+        return _finite(f(*xs))
+
     if nest and any(isinstance(arg, torch.Tensor) and arg.requires_grad for arg in args):
         with differentiating():
-            grads = _gradient(f, *args)
+            grads = _gradient(loss, *args)
     else:
-        grads = _gradient(f, *args)
+        grads = _gradient(loss, *args)
     if isinstance(grads, Grads):
         return Grads([torch.zeros_like(x.detach()) if g is None else g for x, g in grads.items()], grads.params)
     return tuple(_zero(x) if g is None else g for x, g in zip(args, grads, strict=True))
+
+
+def _finite(y: Any) -> Any:
+    if isinstance(y, torch.Tensor) and y.ndim == 0 and not torch.isfinite(y):
+        raise DomainError("Loss is NaN" if torch.isnan(y) else "Loss is infinite")
+    return y
 
 
 def _zero(x: Any) -> Any:
@@ -133,7 +146,8 @@ def data(x: Any) -> Any:
 def back_(y: Any, seed: Any = None, *, once: bool = True) -> None:
     """Adds the gradient of `y`, seeded with `seed` (1 for a number), to that of every tracked array behind it.
 
-    With `once=False` it can be done again for the same `y`. Raises `TypeError` for an array without a seed.
+    With `once=False` it can be done again for the same `y`. Raises `TypeError` for an array without a
+    seed, `DomainError` for a number that is NaN or infinite.
 
     >>> x = param([3.0])
     >>> Tracker.back_((x**2).sum())
@@ -145,7 +159,7 @@ def back_(y: Any, seed: Any = None, *, once: bool = True) -> None:
     if seed is None and y.ndim:
         raise TypeError(f"back_ needs a seed, an array of the size of its result, for a {summary(y)}")
     seed = None if seed is None else torch.as_tensor(array(seed), dtype=y.dtype, device=y.device).expand_as(y)
-    y.backward(seed, retain_graph=not once)
+    _finite(y).backward(seed, retain_graph=not once)
 
 
 def grad(x: Any) -> Any:
@@ -156,7 +170,8 @@ def grad(x: Any) -> Any:
     """
     if not istracked(x):
         return None
-    return torch.zeros_like(x.detach()) if x.grad is None else x.grad
+    gathered = x.grad if x.is_leaf or x.retains_grad else None  # torch warns where it gathers none
+    return torch.zeros_like(x.detach()) if gathered is None else gathered
 
 
 def zero_grad_(x: Any) -> Any:
@@ -168,11 +183,9 @@ def zero_grad_(x: Any) -> Any:
     tensor([0.])
     """
 
-    def zero(v: Any) -> None:
-        if isinstance(v, torch.Tensor) and v.grad is not None:
+    for v in fleaves(list(x) if isinstance(x, Params) else x):
+        if isinstance(v, torch.Tensor) and v.is_leaf and v.grad is not None:
             v.grad = torch.zeros_like(v.grad)
-
-    fmap(zero, list(x) if isinstance(x, Params) else x)
     return x
 
 
@@ -186,15 +199,13 @@ def update_(x: torch.Tensor, delta: Any) -> torch.Tensor:
     >>> Tracker.update_(W, [10.0, 20.0])
     tensor([11., 22.], requires_grad=True)
     """
-    delta = array(delta)
+    delta = data(array(delta))
     if not isinstance(x, torch.Tensor):
-        raise TypeError(f"update_ changes a tracked array in place, and got {summary(x)}: numbers don't change; make it param({x})")
+        hint = f": numbers don't change; make it param({x})" if isinstance(x, (int, float)) else ""
+        raise TypeError(f"update_ changes a tracked array in place, and got {summary(x)}{hint}")
     if isinstance(delta, torch.Tensor) and delta.shape != x.shape:
         raise ValueError(f"update_ needs a change of the size of the array, {summary(x)}, and got {summary(delta)}")
-    if delta is None:
-        return x
-    with torch.no_grad():
-        x += delta.detach() if isinstance(delta, torch.Tensor) else delta
+    if delta is not None:
+        with torch.no_grad():
+            x.add_(delta)
     return zero_grad_(x)  # type: ignore[no-any-return]
-
-

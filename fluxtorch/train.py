@@ -7,12 +7,16 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import torch
+from torch import nn
+
 from fluxtorch import optimise
 from fluxtorch.functors import fleaves
 from fluxtorch.optimise import arguments, check_finite, epochs, is_rule, loop, skip, stop, update_
 from fluxtorch.optimisers import Leaf, setup
+from fluxtorch.optimisers.interface import leaves_at, step_all_
 from fluxtorch.optimisers.interface import update_ as update_explicit_
-from fluxtorch.zygote.explicit import first_of
+from fluxtorch.zygote.explicit import collect, first_of, flat_withgradient
 from fluxtorch.zygote.gradient import withgradient
 from fluxtorch.zygote.implicit import Params
 
@@ -54,12 +58,13 @@ def train_(loss: Callable[..., Any], model: Any, data: Any, opt: Any = None, cb:
             "train_ with a model has no callbacks: for more control, write the loop with gradient and update_"
         )
     tree = _state_for(opt, model) if is_rule(opt) else opt
+    take = _Step(loss, model, tree)
     warned = False
 
     def step(i: int, d: Any) -> None:
         nonlocal warned
-        _, grad = _step(loss, model, d, tree, i)
-        if grad is None and not warned:
+        take(d, i)
+        if take.idle and not warned:
             warned = True
             warnings.warn(
                 "the loss doesn't depend on the model, so nothing is trained: does it use its first argument?",
@@ -83,7 +88,7 @@ def trainstep_(loss: Callable[..., Any], model: Any, batch: Any, opt_state: Any)
     >>> m
     (w = [0.7, 1.7],)
     """
-    return _step(loss, model, batch, opt_state)[0]
+    return _Step(loss, model, opt_state)(batch)
 
 
 def trainstep_withgradient_(loss: Callable[..., Any], model: Any, batch: Any, opt_state: Any) -> tuple[Any, Any]:
@@ -94,21 +99,55 @@ def trainstep_withgradient_(loss: Callable[..., Any], model: Any, batch: Any, op
     >>> trainstep_withgradient_(lambda m, x: (m.w * x).sum(), m, 3.0, setup(Descent(0.1), m))
     (tensor(9.), (w = [3.0, 3.0],))
     """
-    return _step(loss, model, batch, opt_state)
+    step = _Step(loss, model, opt_state)
+    value = step(batch)
+    return value, step.grad
 
 
-def _step(loss: Callable[..., Any], model: Any, d: Any, tree: Any, item: int | None = None) -> tuple[Any, Any]:
-    """The loss, with all that came with it, and its gradient, by which `model` and `tree` have been stepped.
+class _Step:
+    """One step of training after another: `step(batch)` gives the loss, with all that came with it.
 
-    A loss that isn't finite raises `DomainError` for the data item `item`; without one, it makes no step.
+    A loss that isn't finite raises `DomainError` if the step is that of a data `item`; else there is no update.
     """
-    args = arguments(d)
-    value, (grad,) = withgradient(lambda m: loss(m, *args), model)
-    if item is not None:
-        check_finite(value, item)
-    if item is not None or math.isfinite(first_of(value)):
-        update_explicit_(tree, model, grad)
-    return value, grad
+
+    def __init__(self, loss: Callable[..., Any], model: Any, tree: Any) -> None:
+        self._loss, self._model, self._tree = loss, model, tree
+        self._place: Any = None
+        self._leaves: Any = None
+        self._grads: Any = ()
+
+    def __call__(self, batch: Any, item: int | None = None) -> Any:
+        args, loss = arguments(batch), self._loss
+        if not isinstance(self._model, nn.Module):
+            value, (self._grads,) = withgradient(lambda m: loss(m, *args), self._model)
+            xs = None
+        else:
+            value, place, xs, self._grads = flat_withgradient(lambda m: loss(m, *args), self._model)
+            if place is not self._place or self._leaves is None:
+                self._place, self._leaves = place, leaves_at(self._tree, place, len(xs))
+        if item is not None:
+            check_finite(value, item)
+        elif not math.isfinite(first_of(value)):
+            return value
+        if xs is None or self._leaves is None:
+            update_explicit_(self._tree, self._model, self.grad)
+        else:
+            # The way of update_, without its walk: the gradients are known to fit.
+            every = zip(self._leaves, xs, self._grads, strict=True)
+            entries = [entry for entry in every if entry[2] is not None and not entry[0].frozen]
+            with torch.no_grad():
+                step_all_(entries)
+        return value
+
+    @property
+    def grad(self) -> Any:
+        """The gradient of the last step, in the model's structure."""
+        return collect(self._place, self._grads) if isinstance(self._model, nn.Module) else self._grads
+
+    @property
+    def idle(self) -> bool:
+        """Did the loss of the last step not depend on the model?"""
+        return self._grads is None or (type(self._grads) is tuple and all(g is None for g in self._grads))
 
 
 def _state_for(rule: Any, model: Any) -> Any:

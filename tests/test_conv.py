@@ -31,8 +31,10 @@ from fluxtorch.layers import (
     depthwiseconvfilter,
     flatten,
 )
+from fluxtorch.layers.conv import AdaptiveMaxPool, AdaptiveMeanPool, GlobalMaxPool, GlobalMeanPool
 from fluxtorch.nnlib import conv, depthwiseconv, maxpool, meanpool, relu, sigmoid, softmax
 from fluxtorch.nnlib.conv import conv_transpose
+from fluxtorch.outputsize import outputsize
 from fluxtorch.pairs import to
 from fluxtorch.zygote import gradient, withgradient
 from fluxtorch.zygote.implicit import params
@@ -1170,6 +1172,119 @@ def test_pools_of_other_numbers():
         assert y.dtype == dtype and y[0, 0] == torch.finfo(dtype).min
     assert len(params(MaxPool((2,)))) == 0
     assert gradient(lambda m: m(ones32(4, 1, 1)).sum(), MaxPool((2,))) == (None,)
+
+
+# -- adaptive and global pools -------------------------------------------------------------------------
+
+
+def test_adaptive_pools_of_flux_s_tests():
+    x, y = images(10, 10, 3, 2), images(20, 20, 3, 2)
+    for kind, pool in ((AdaptiveMaxPool, maxpool), (AdaptiveMeanPool, meanpool)):
+        close(kind((5, 5))(x), pool(x, (2, 2)))
+        close(kind((10, 5))(y), pool(y, (2, 4)))
+        assert outputsize(kind((2, 2)), (10, 10, 3, 1)) == (2, 2, 3, 1)
+    xs = images(100, 100, 3, 5)
+    close(MaxPool((4, 4))(xs), AdaptiveMaxPool((25, 25))(xs))
+    close(MeanPool((4, 4))(xs), AdaptiveMeanPool((25, 25))(xs))
+    assert AdaptiveMaxPool((25, 25))(xs).shape == (25, 25, 3, 5)
+
+
+@pytest.mark.parametrize("out", [(1,), (2,), (3,), (4,), (7,), (2, 3), (3, 7), (2, 3, 1)])
+def test_adaptive_windows_by_flux_s_formula(out):
+    """All windows of an axis are equally long, unlike torch's, which agree only where `out` divides it."""
+    n = len(out)
+    x = images(*(7, 8, 3)[:n], 2, 3, dtype=torch.float64)
+    want_max, want_mean = torch.empty(*out, 2, 3).double(), torch.empty(*out, 2, 3).double()
+    for place in torch.cartesian_prod(*map(torch.arange, out)).reshape(-1, n).tolist():
+        window = x
+        for d, (i, o) in enumerate(zip(place, out, strict=True)):
+            stride = x.shape[d] // o
+            window = window.narrow(d, i * stride, x.shape[d] - (o - 1) * stride)
+        want_max[tuple(place)] = window.amax(tuple(range(n)))
+        want_mean[tuple(place)] = window.mean(tuple(range(n)))
+    close(AdaptiveMaxPool(out)(x), want_max)
+    close(AdaptiveMeanPool(out)(x), want_mean)
+    theirs = (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d)[n - 1](rev(x), out[::-1])
+    if all(size % o == 0 for size, o in zip(x.shape, out, strict=False)):
+        close(AdaptiveMeanPool(out)(x), rev(theirs))
+    u = torch.randn_like(want_mean)
+    for m in (AdaptiveMeanPool(out), AdaptiveMaxPool(out)):
+        leaf = x.clone().requires_grad_()
+        assert torch.autograd.gradcheck(lambda v, m=m: (m(v) * u).sum(), leaf, fast_mode=True)
+
+
+def test_global_pools_of_the_manual():
+    xs = rand32(100, 100, 3, 5)
+    for kind in (GlobalMaxPool, GlobalMeanPool):
+        m = Chain(Conv((3, 3), 3 | to | 7), kind())
+        assert m(xs).shape == (1, 1, 7, 5)
+        assert kind()(rand(3, 5, 7)).shape == (1, 5, 7)
+        assert outputsize(kind(), (10, 10, 3, 1)) == (1, 1, 3, 1)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+def test_global_pools_are_one_window(n):
+    x = images(*(3, 4, 2, 5)[:n], 6, 7)
+    axes = tuple(range(n))
+    close(GlobalMaxPool()(x), x.amax(axes, keepdim=True))
+    close(GlobalMeanPool()(x), x.mean(axes, keepdim=True))
+    if n < 4:
+        close(GlobalMaxPool()(x), MaxPool(tuple(x.shape[:n]))(x))
+        close(GlobalMeanPool()(x), MeanPool(tuple(x.shape[:n]))(x))
+    double = images(*(2, 2, 2, 1)[:n], 2, 2, dtype=torch.float64).requires_grad_()
+    for m in (GlobalMaxPool(), GlobalMeanPool()):
+        assert torch.autograd.gradcheck(m, double) and torch.autograd.gradgradcheck(m, double)
+        assert rev(m(x)).is_contiguous()
+        assert m(x.half()).dtype == torch.float16
+        close(m(x.long()), m(x.long().float()))
+        # As the windowed pool does, of equal numbers the first has the gradient.
+    dx = gradient(lambda x: GlobalMaxPool()(x).sum(), torch.ones_like(x))[0]
+    want = torch.zeros_like(x)
+    want[(0,) * n] = 1
+    close(dx, want)
+    if n < 4:
+        close(gradient(lambda x: MaxPool(tuple(x.shape[:n]))(x).sum(), torch.ones_like(x))[0], want)
+
+
+def test_more_pools_are_printed():
+    assert repr(AdaptiveMaxPool((2, 3))) == str(AdaptiveMaxPool((2, 3))) == "AdaptiveMaxPool((2, 3))"
+    assert repr(AdaptiveMeanPool((2,))) == "AdaptiveMeanPool((2,))"
+    assert repr(GlobalMaxPool()) == "GlobalMaxPool()" and str(GlobalMeanPool()) == "GlobalMeanPool()"
+    assert "\n  GlobalMeanPool(),\n" in repr(Chain(Conv((3, 3), 3 | to | 7), GlobalMeanPool(), flatten))
+    assert children(AdaptiveMaxPool((2, 3))).out == (2, 3) and len(children(GlobalMaxPool())) == 0
+    for m in (AdaptiveMaxPool((2, 3)), GlobalMaxPool()):
+        x = images(4, 6, 2, 1)
+        close(pickle.loads(pickle.dumps(m))(x), m(x))
+        assert str(f64(m)) == str(m)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "match"),
+    [
+        (lambda: AdaptiveMaxPool(5), TypeError, r"AdaptiveMaxPool expects a tuple of whole numbers .* got 5"),
+        (lambda: AdaptiveMeanPool((0,)), ValueError, "each at least 1"),
+        (
+            lambda: AdaptiveMaxPool((5, 5))(torch.ones(10, 3, 2)),
+            DimensionMismatch,
+            r"layer AdaptiveMaxPool\(\(5, 5\)\) expects ndims\(input\) == 4, but got 10×3×2 tensor of float32",
+        ),
+        (
+            lambda: AdaptiveMeanPool((5, 5))(torch.ones(10, 4, 3, 2)),
+            DimensionMismatch,
+            "can't make an image larger, but got 10×4×3×2 tensor",
+        ),
+        (
+            lambda: GlobalMaxPool()(torch.ones(3, 2)),
+            DimensionMismatch,
+            r"layer GlobalMaxPool\(\) expects spatial axes, channels and batch, but got 3×2 tensor",
+        ),
+        (lambda: GlobalMeanPool()(torch.ones(0, 3, 2)), DimensionMismatch, "got 0×3×2 tensor"),
+        (lambda: GlobalMeanPool()("x"), TypeError, "expects an array as input"),
+    ],
+)
+def test_wrong_use_of_more_pools(make, error, match):
+    with pytest.raises(error, match=match):
+        make()
 
 
 @pytest.mark.cuda

@@ -83,7 +83,13 @@ def check(got, want, rel=1e-6):
 
 def test_older_names():
     assert L.hinge is hinge_loss and L.squared_hinge is squared_hinge_loss and L.poisson is poisson_loss
-    assert set(L.__all__) == {f.__name__ for f in LOSSES} | {"label_smoothing", "hinge", "squared_hinge", "poisson"}
+    assert set(L.__all__) == {f.__name__ for f in LOSSES} | {
+        "ctc_loss",
+        "label_smoothing",
+        "hinge",
+        "squared_hinge",
+        "poisson",
+    }
 
 
 # The numbers of Flux's manual.

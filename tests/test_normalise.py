@@ -9,15 +9,34 @@ import pytest
 import torch
 from torch import nn
 
-from fluxtorch.base import rand, tanh
+from fluxtorch.base import identity, rand, tanh
 from fluxtorch.devices import bf16, cpu, f16, f64, gpu
 from fluxtorch.errors import DimensionMismatch
 from fluxtorch.functors import children
-from fluxtorch.initialisers import ones32, rand32
-from fluxtorch.layers import BatchNorm, Chain, Conv, Dense, Dropout, Layer, testmode_, trainmode_
+from fluxtorch.initialisers import ones32, rand32, randn32
+from fluxtorch.layers import Chain, Conv, ConvTranspose, Dense, Layer, Scale
+from fluxtorch.layers.layer import layer
+from fluxtorch.layers.normalise import (
+    AlphaDropout,
+    BatchNorm,
+    Dropout,
+    GroupNorm,
+    InstanceNorm,
+    LayerNorm,
+    WeightNorm,
+    hasaffine,
+    normalise,
+    remove_weight_norms,
+    reparametrize,
+    testmode_,
+    trainmode_,
+)
 from fluxtorch.namedtuples import nt
-from fluxtorch.nnlib import dropout, relu, sigmoid, within_gradient
+from fluxtorch.nnlib import dropout, relu, selu, sigmoid, within_gradient
+from fluxtorch.optimisers import Descent
+from fluxtorch.outputsize import outputsize
 from fluxtorch.pairs import to
+from fluxtorch.train import setup, update_
 from fluxtorch.zygote import gradient, hessian_reverse, jacobian, pullback, withgradient
 from fluxtorch.zygote.implicit import params
 
@@ -97,7 +116,13 @@ def test_all_ways_to_set_a_mode():
     ):
         change()
         assert d.active is want and b.active is want
-    for make in (lambda a: Dropout(0.5, active=a), lambda a: BatchNorm(2, active=a)):
+    for make in (
+        lambda a: Dropout(0.5, active=a),
+        lambda a: AlphaDropout(0.5, active=a),
+        lambda a: BatchNorm(2, active=a),
+        lambda a: InstanceNorm(2, active=a),
+        lambda a: GroupNorm(5, 5, active=a),
+    ):
         assert make(True).active is True and make(False).active is False
         assert make(None).active is None and make("auto").active is None
         for wrong in ("something_else", 1):
@@ -201,9 +226,11 @@ def test_explicit_modes_override():
     x = torch.ones(1000)
     for make, acts in (
         (lambda: Dropout(0.5), lambda m, y: zeros_in(y) > 0),
+        (lambda: AlphaDropout(0.5), lambda m, y: bool((y < 0).any())),
         (lambda: BatchNorm(2), lambda m, y: bool((m.μ != 0).any())),
+        (lambda: InstanceNorm(2, track_stats=True), lambda m, y: bool((m.μ != 0).any())),
     ):
-        x = torch.rand(2, 500)
+        x = torch.rand(5, 2, 100)
         m = testmode_(make())
         assert not acts(m, training(m, x)) and not acts(m, m(x))
         m = trainmode_(make())
@@ -765,10 +792,679 @@ def test_errors_leave_the_statistics():
         assert m.μ.tolist() == [0, 0] and m.σ2.tolist() == [1, 1] and m.active is True
 
 
+# -- alpha dropout ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kws", [{}, {"rng": torch.Generator().manual_seed(3)}], ids=str)
+def test_alpha_dropout_of_flux_s_tests(kws):
+    x = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
+    assert torch.equal(AlphaDropout(0.1, **kws)(x), x)
+    assert torch.equal(training(AlphaDropout(0, **kws), x), x)
+    assert torch.equal(training(AlphaDropout(1, **kws), x), torch.zeros_like(x))
+    x = torch.randn(1000, dtype=torch.float64)
+    m = AlphaDropout(0.5, **kws)
+    y = training(m, x)
+    close(y.mean(), 0.0, rtol=0, atol=0.2)
+    close(y.var(), 1.0, rtol=0, atol=0.2)
+    testmode_(m)
+    assert torch.equal(training(m, x), x)
+    testmode_(m, False)
+    y = training(m, x)
+    close(y.mean(), 0.0, rtol=0, atol=0.2)
+    close(y.var(), 1.0, rtol=0, atol=0.2)
+    assert 40 < training(m, torch.ones(10_000)).sum() / 100 < 130
+    assert cpu(m).rng is m.rng
+    m = trainmode_(Chain(Dense(1000 | to | 1000, selu), AlphaDropout(0.2, **kws)))
+    x = randn32(1000, 1)
+    close(m(x).std(), x.std(), rtol=0, atol=0.2)
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+def test_alpha_dropout_is_an_affine_map_of_what_is_kept(p):
+    # The moments of the two values, for p drawn by hand: torch's own constants for `F.alpha_dropout`.
+    α = -1.7580993408473766
+    A = ((1 - p) * (1 + p * α**2)) ** -0.5
+    x = torch.linspace(-2, 3, 40_000, dtype=torch.float64)
+    m = AlphaDropout(p, rng=torch.Generator().manual_seed(1))
+    y, back = pullback(m, x)
+    dropped = back(torch.ones_like(x))[0] == 0
+    close(dropped.double().mean(), p, rtol=0, atol=0.02)
+    close(y[dropped].unique(), [A * α - A * α * p])
+    close(y[~dropped], A * x[~dropped] - A * α * p)
+    close(back(torch.ones_like(x))[0][~dropped].unique(), [A])
+    torch.manual_seed(0)
+    theirs = torch.nn.functional.alpha_dropout(x, p, training=True)
+    close(torch.stack([y.mean(), y.std()]), torch.stack([theirs.mean(), theirs.std()]), rtol=0.1, atol=0.05)
+
+
+def test_alpha_dropout_as_a_layer():
+    for x, kind in (
+        (torch.arange(1, 100), torch.float32),
+        (torch.ones(100, dtype=torch.float16), torch.float16),
+        (torch.ones(100, dtype=torch.bfloat16), torch.bfloat16),
+        (torch.ones(100, dtype=torch.complex64), torch.complex64),
+    ):
+        for p in (0, 0.5, 1):
+            assert AlphaDropout(p)(x).dtype == trainmode_(AlphaDropout(p))(x).dtype == kind
+    m = trainmode_(AlphaDropout(0.5))
+    assert not m(torch.ones(99) * math.inf).isnan().any()  # also where an infinity is dropped
+    assert str(m) == repr(m) == "AlphaDropout(0.5)"
+    assert list(children(m).keys()) == ["p", "active", "rng"] and len(params(m)) == 0
+    one, two = (trainmode_(AlphaDropout(0.5, rng=torch.Generator().manual_seed(7))) for _ in range(2))
+    assert torch.equal(one(torch.ones(99)), two(torch.ones(99)))
+    close(hessian_reverse(lambda x: m(x).sum(), torch.ones(3)), torch.zeros(3, 3))
+    for make, error, match in (
+        (lambda: AlphaDropout(-0.1), ValueError, "AlphaDropout expects 0 ≤ p ≤ 1, got p = -0.1"),
+        (lambda: AlphaDropout("0.5"), TypeError, "AlphaDropout expects a number as its probability, and got '0.5'"),
+        (lambda: AlphaDropout(0.5, rng=42), TypeError, "AlphaDropout expects a torch.Generator as its rng, and got 42"),
+        (lambda: m("x"), TypeError, r"layer AlphaDropout\(0.5\) expects an array as input, but got 'x'"),
+    ):
+        with pytest.raises(error, match=match):
+            make()
+
+
+# -- normalise and layer-norm ----------------------------------------------------------------------------
+
+
+def test_normalise_numbers_of_the_manual():
+    y = normalise([90, 100, 110, 130, 70])
+    close(
+        y,
+        [-0.49999975000012503, 0.0, 0.49999975000012503, 1.499999250000375, -1.499999250000375],
+        rtol=1e-15,
+        atol=0,
+    )
+    assert y.dtype == torch.float64
+    close(y.std(correction=0), 1.0, rtol=0, atol=1e-5)
+    x = torch.randint(10, 101, (10, 10))
+    close(normalise(x, dims=0).std(0, correction=0), torch.ones(10), rtol=0, atol=1e-5)
+    x = images(3, 2, 2)
+    assert torch.equal(normalise(x), normalise(x, dims=2)) and torch.equal(normalise(x), normalise(x, dims=-1))
+
+
+def by_formula(x, dims, eps=1e-5):
+    return (x - x.mean(dims, keepdim=True)) / (x.var(dims, correction=0, keepdim=True).sqrt() + eps)
+
+
+@pytest.mark.parametrize("dims", [0, 1, -1, (0, 1), (0, 2), range(2), None])
+def test_normalise_by_its_formula(dims):
+    x = torch.randn(4, 3, 5, dtype=torch.float64) * 3 + 1
+    axes = tuple(range(3)) if dims is None else tuple(dims) if not isinstance(dims, int) else dims
+    close(normalise(x, dims=dims), by_formula(x, axes))
+    close(normalise(x, dims=dims, eps=0.5), by_formula(x, axes, 0.5))
+    assert torch.equal(normalise(x, dims=dims, ϵ=0.5), normalise(x, dims=dims, eps=0.5))
+    leaf = x.clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: normalise(x, dims=dims, eps=0.1), leaf)
+    assert torch.autograd.gradgradcheck(lambda x: normalise(x, dims=dims, eps=0.1), leaf)
+
+
+def test_normalise_of_other_numbers():
+    long = torch.randn(3, 30_000) * 3 + 1
+    for x in (long, rev(long.T.contiguous())):
+        close(normalise(x), by_formula(x.double(), 1).float(), rtol=1e-5, atol=1e-5)
+    for kind in (torch.float16, torch.bfloat16):
+        x = (torch.randn(50, 4) * 300).to(kind)
+        y = normalise(x, dims=0)
+        assert y.dtype == kind
+        close(y.float(), by_formula(x.float(), 0), rtol=0, atol=1e-2)
+    x = torch.randn(6, dtype=torch.complex128)
+    close(normalise(x).abs().square().mean(), 1.0, rtol=0, atol=1e-4)
+    assert torch.equal(normalise(torch.randn(2, 3), dims=()), torch.zeros(2, 3))
+    # Where all are alike it's 0, and so is the gradient by its size.
+    x = torch.full((2, 5), 7.0, requires_grad=True)
+    y = normalise(x)
+    assert torch.equal(y, torch.zeros(2, 5))
+    close(torch.autograd.grad((y**2).sum(), x)[0], torch.zeros(2, 5))
+    with pytest.raises(IndexError, match="there is no axis 2 in a 2×5 tensor"):
+        normalise(x, dims=2)
+    with pytest.raises(TypeError, match="normalise expects an array as input, but got 'x'"):
+        normalise("x")
+
+
+def test_layernorm_of_flux_s_tests():
+    for size in ((2, 3), (2, 3, 4), (2, 3, 4, 5)):
+        x = rand(*size)
+        close(LayerNorm(2)(x), normalise(x, dims=0))
+    x = rand(2)
+    close(LayerNorm(2, tanh)(x), tanh(normalise(x, dims=0)))
+    x = rand(2, 3, 4, 5)
+    close(LayerNorm((2, 3))(x), normalise(x, dims=(0, 1)))
+    close(LayerNorm(2, 3)(x), normalise(x, dims=(0, 1)))
+    close(LayerNorm((2, 3, 4))(x), normalise(x, dims=range(3)))
+    m = LayerNorm((2, 3, 4))
+    assert hasaffine(m) and len(params(m)) == 2
+    m = LayerNorm((2, 3, 4), affine=False)
+    assert not hasaffine(m) and len(params(m)) == 0
+    close(m(x), normalise(x, dims=range(3)))
+    close(LayerNorm(2, tanh, affine=False)(x), tanh(normalise(x, dims=0)))
+    xs = rand(3, 3, 3, 2)
+    y = LayerNorm(3)(xs)
+    close(y.std((0, 1, 2)), torch.ones(2), rtol=0, atol=0.1)
+    assert not torch.equal(y.std((0, 1, 2)), xs.std((0, 1, 2)))
+    m2 = LayerNorm(3, 2)
+    assert m2(torch.randn(3, 2)).shape == outputsize(m2, (3, 2)) == (3, 2)
+
+
+@pytest.mark.parametrize(("size", "n"), [((5, 7), 1), ((4, 3, 6), 2), ((2, 3, 4, 5), 3)])
+def test_layernorm_is_torch_s_where_eps_is_none(size, n):
+    m = f64(LayerNorm(*size[:n], relu, eps=1e-14))
+    module = nn.LayerNorm(size[:n][::-1], eps=1e-28, dtype=torch.float64)
+    m.diag.scale[...] = torch.randn(size[:n])
+    m.diag.bias[...] = torch.randn(size[:n])
+    with torch.no_grad():
+        module.weight.copy_(rev(m.diag.scale))
+        module.bias.copy_(rev(m.diag.bias))
+    x, u = images(*size, dtype=torch.float64), images(*size, dtype=torch.float64)
+    xr = rev(x).clone().requires_grad_()
+    yr = relu(module(xr))
+    (yr * rev(u)).sum().backward()
+    dm, dx = gradient(lambda m, x: (m(x) * u).sum(), m, x)
+    close(m(x), rev(yr.detach()))
+    close(dx, rev(xr.grad))
+    close(dm.diag.scale, rev(module.weight.grad))
+    close(dm.diag.bias, rev(module.bias.grad))
+    assert dm.ε is None and dm.size is None
+
+
+def test_layernorm_adds_eps_to_the_deviation():
+    x = torch.tensor([[1.0, 3.0], [3.0, 7.0]], dtype=torch.float64)
+    close(LayerNorm(2, eps=1.0)(x), [[-0.5, -2 / 3], [0.5, 2 / 3]])
+    close(LayerNorm(2, ϵ=1.0)(x), [[-0.5, -2 / 3], [0.5, 2 / 3]])
+    assert torch.autograd.gradcheck(f64(LayerNorm(2, tanh, eps=0.3)), x.clone().requires_grad_())
+    assert torch.autograd.gradgradcheck(f64(LayerNorm(2, tanh, eps=0.3)), x.clone().requires_grad_())
+
+
+def test_layernorm_as_a_layer():
+    m = LayerNorm(2, 3, tanh)
+    assert list(children(m).keys()) == ["λ", "diag", "ε", "size", "affine"]
+    assert isinstance(m.diag, Scale) and m.size == (2, 3) and m.ε == 1e-5 and m.affine is True
+    assert LayerNorm((2, 3), tanh).size == (2, 3) and LayerNorm(2, identity).size == (2,)
+    assert list(m.state_dict()) == ["diag.scale", "diag.bias"]
+    # Types as Julia has them.
+    assert LayerNorm(2)(torch.ones(2, 5, dtype=torch.float64)).dtype == torch.float64
+    assert LayerNorm(2)(torch.ones(2, 5, dtype=torch.float16)).dtype == torch.float32
+    assert LayerNorm(2)(torch.ones(2, 5, dtype=torch.int64)).dtype == torch.float32
+    close(LayerNorm(3)([1, 2, 3]), normalise(torch.tensor([1.0, 2.0, 3.0])))
+    half = f16(Chain(LayerNorm(3), Dropout(0.1)))
+    assert half(torch.ones(3, dtype=torch.float16)).dtype == torch.float16
+    other = pickle.loads(pickle.dumps(m))
+    x = torch.randn(2, 3, 5)
+    close(other(x), m(x))
+    # Without numbers to scale by, as in Flux, any input with enough axes will do.
+    assert LayerNorm(7, affine=False)(torch.randn(3, 2)).shape == (3, 2)
+
+
+class DividesByRoot(LayerNorm):
+    def _normalised(self, x):
+        xr = rev(x)
+        return rev(torch.nn.functional.layer_norm(xr, self.size[::-1], eps=self.ε**2))
+
+
+def test_layernorm_can_be_flux_016_s():
+    x = torch.randn(4, 3, 6)
+    m = DividesByRoot(4, 3, eps=0.5)
+    want = (x - x.mean((0, 1))) / (x.var((0, 1), correction=0) + 0.25).sqrt()
+    close(m(x), want)
+
+
+# -- instance-norm and group-norm ------------------------------------------------------------------------
+
+
+def counted(*size, dtype=torch.float32):
+    """1, 2, 3, … in column-major order."""
+    return rev(torch.arange(1.0, math.prod(size) + 1, dtype=dtype).reshape(size[::-1]))
+
+
+def test_instancenorm_numbers_of_flux_s_tests():
+    m = InstanceNorm(2, affine=True, track_stats=True)
+    x = counted(3, 2, 2)
+    assert len(params(m)) == 2 and m.β.tolist() == [0, 0] and m.γ.tolist() == [1, 1]
+    y = training(m, x)
+    close(m.μ, [0.5, 0.8])
+    close(m.σ2, 0.1 * 1.5 * x.var(0, correction=0).mean(1) + 0.9)
+    close(y, by_formula(x, 0), rtol=1e-4, atol=1e-4)
+    close(m(x), (x - m.μ[:, None]) / (m.σ2[:, None] + 1e-5).sqrt(), rtol=0, atol=1e-5)
+    m = InstanceNorm(2, sigmoid, affine=True, track_stats=True)
+    x = counted(3, 2, 2, dtype=torch.float64)
+    training(m, x)
+    close(m(x), sigmoid((x - m.μ[:, None]) / (m.σ2[:, None] + m.ε).sqrt()), rtol=0, atol=1e-7)
+    for m, n in ((InstanceNorm(2, sigmoid, affine=True), 2), (InstanceNorm(2, sigmoid), 0)):
+        assert hasaffine(m) is (n > 0) and len(params(m)) == n
+        want = sigmoid((x - x.mean(0, keepdim=True)) / (x.var(0, correction=0, keepdim=True) + m.ε).sqrt())
+        close(m(x), want, rtol=0, atol=1e-7)
+    xs = rand(3, 3, 3, 2)
+    y = InstanceNorm(3)(xs)
+    close(y.std((0, 1)), torch.ones(3, 2), rtol=0, atol=0.2)
+    assert len(params(InstanceNorm(10))) == len(params(InstanceNorm(10, affine=False))) == 0
+    # Higher ranks, and channels and images as more channels of a batch-norm.
+    x = counted(5, 5, 3, 4, 2, 6)
+    m = InstanceNorm(2, affine=True, track_stats=True)
+    assert training(m, x).shape == x.shape and m.μ.shape == m.σ2.shape == (2,)
+    bn = trainmode_(BatchNorm(12))
+    close(
+        trainmode_(InstanceNorm(2, affine=True))(x),
+        rev(rev(bn(rev(rev(x).reshape(1, 12, 4, 3, 5, 5)))).reshape(rev(x).shape)),
+    )
+
+
+INSTANCE = {3: nn.InstanceNorm1d, 4: nn.InstanceNorm2d, 5: nn.InstanceNorm3d}
+
+
+@pytest.mark.parametrize("ndim", [3, 4, 5])
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("track", [True, False])
+def test_instancenorm_is_torch_s(ndim, affine, track):
+    kws = {"affine": affine, "momentum": 0.3, "eps": 1e-2}
+    m = InstanceNorm(3, track_stats=track, **kws)
+    module = INSTANCE[ndim](3, track_running_stats=track, **kws)
+    if affine:
+        for a, b in ((m.γ, module.weight), (m.β, module.bias)):
+            a[...] = torch.randn(3)
+            with torch.no_grad():
+                b.copy_(a)
+    for step in range(3):
+        x = images(*(4, 3, 5)[: ndim - 2], 3, 6) * 3 + 1
+        u = torch.randn_like(x)
+        xr = rev(x).clone().requires_grad_()
+        module.train(step < 2)
+        module.zero_grad()
+        yr = module(xr)
+        (yr * rev(u)).sum().backward()
+        if step == 2:
+            testmode_(m)
+        y, (dm, dx) = withgradient(lambda m, x, u=u: (m(x) * u).sum(), m, x)
+        close(y, (yr * rev(u)).sum().detach(), rtol=1e-4, atol=1e-3)
+        close(dx, rev(xr.grad), rtol=1e-4, atol=1e-4)
+        if affine:
+            close(dm.γ, module.weight.grad, rtol=1e-4, atol=1e-3)
+            close(dm.β, module.bias.grad, rtol=1e-4, atol=1e-3)
+        else:
+            assert dm is None
+        if track:
+            close(m.μ, module.running_mean)
+            close(m.σ2, module.running_var)
+
+
+def test_groupnorm_numbers_of_flux_s_tests():
+    m = GroupNorm(4, 2)
+    x = counted(3, 4, 2)
+    assert len(params(m)) == 2 and m.β.tolist() == [0] * 4 and m.γ.tolist() == [1] * 4
+    assert m.μ is None and m.σ2 is None
+    first = [
+        [-1.4638476, 0.29276943, -1.4638476, 0.29276943],
+        [-0.87830865, 0.87830853, -0.8783088, 0.8783083],
+        [-0.29276967, 1.4638474, -0.2927699, 1.4638472],
+    ]
+    for y in (training(m, x), m(x)):
+        close(y, torch.tensor([first, first]).permute(1, 2, 0), rtol=0, atol=1e-5)
+    close(
+        GroupNorm(4, 2, sigmoid)(x)[:, :, 0],
+        [
+            [0.18787955, 0.57267404, 0.18787955, 0.57267404],
+            [0.2935284, 0.70647156, 0.29352835, 0.70647156],
+            [0.42732593, 0.81212044, 0.42732587, 0.8121204],
+        ],
+        rtol=0,
+        atol=1e-6,
+    )
+    # One channel in each group is instance-norm, and with one image batch-norm too.
+    x = counted(2, 2, 3, 4, 5)
+    close(trainmode_(InstanceNorm(4, affine=True))(x), GroupNorm(4, 4)(x))
+    x = counted(2, 2, 3, 4, 1)
+    close(trainmode_(BatchNorm(4))(x), trainmode_(GroupNorm(4, 4))(x))
+    x = rand(3, 3, 4, 2)
+    y = GroupNorm(4, 2)(x)
+    close(y[:, :, :2, 0].std(), 1.0, rtol=0, atol=0.1)
+    close(y[:, :, 2:, 1].std(), 1.0, rtol=0, atol=0.1)
+
+
+@pytest.mark.parametrize("ndim", [2, 3, 4, 5, 6])
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("G", [1, 3, 6])
+def test_groupnorm_is_torch_s(ndim, affine, G):
+    m, module = GroupNorm(6, G, affine=affine, eps=1e-2), nn.GroupNorm(G, 6, affine=affine, eps=1e-2)
+    if affine:
+        for a, b in ((m.γ, module.weight), (m.β, module.bias)):
+            a[...] = torch.randn(6)
+            with torch.no_grad():
+                b.copy_(a)
+    x = images(*(4, 3, 2, 2)[: ndim - 2], 6, 5) * 3 + 1
+    u = torch.randn_like(x)
+    xr = rev(x).clone().requires_grad_()
+    yr = module(xr)
+    (yr * rev(u)).sum().backward()
+    close(m(x).detach(), rev(yr.detach()), rtol=1e-4, atol=1e-5)
+    dm, dx = gradient(lambda m, x: (m(x) * u).sum(), m, x)
+    close(dx, rev(xr.grad), rtol=1e-4, atol=1e-4)
+    if affine:
+        close(dm.γ, module.weight.grad, rtol=1e-4, atol=1e-4)
+        close(dm.β, module.bias.grad, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("m", [InstanceNorm(2, tanh, affine=True), GroupNorm(2, 1, tanh), GroupNorm(2, 2)], ids=str)
+def test_derivatives_of_the_second_order(m):
+    x = torch.randn(3, 2, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(f64(m), x)
+    assert torch.autograd.gradgradcheck(f64(m), x)
+
+
+def test_single_values_of_images():
+    x = torch.randn(1, 2, 5)
+    m = trainmode_(InstanceNorm(2, track_stats=True))
+    with pytest.raises(ValueError, match="expects more than one value per channel in training"):
+        m(x)
+    assert m.μ.tolist() == [0, 0] and m.σ2.tolist() == [1, 1]
+    for m in (InstanceNorm(2), trainmode_(InstanceNorm(2)), GroupNorm(2, 2)):
+        close(m(x).detach(), torch.zeros(1, 2, 5), rtol=0, atol=1e-4)
+    assert InstanceNorm(2, track_stats=True)(x).shape == (1, 2, 5)
+
+
+def test_instances_and_groups_in_other_types():
+    x = images(3, 4, 6, dtype=torch.float64) + 2
+    for make in (lambda: InstanceNorm(4, affine=True, track_stats=True), lambda: GroupNorm(4, 2)):
+        single, double = trainmode_(make()), trainmode_(f64(make()))
+        y = single(x)
+        assert y.dtype == torch.float64 and single.γ.dtype == torch.float32
+        close(y, double(x))
+        if single.μ is not None:
+            assert single.μ.dtype == torch.float32
+            close(single.μ, double.μ.float())
+            close(single.σ2, double.σ2.float())
+        assert single(x.half()).dtype == torch.float32
+        assert f16(single)(x.half()).dtype == torch.float16
+        whole = counted(3, 4, 2).long()
+        close(make()(whole), make()(whole.float()))
+        close(make()(whole.tolist()), make()(whole.float()))
+
+
+@pytest.mark.parametrize(
+    ("m", "want"),
+    [
+        (LayerNorm(3), "LayerNorm(3)        # 6 parameters"),
+        (LayerNorm((2, 3), tanh), "LayerNorm(2, 3, tanh)  # 12 parameters"),
+        (LayerNorm(2, 3, affine=False), "LayerNorm(2, 3, affine=false)"),
+        (InstanceNorm(3), "InstanceNorm(3, affine=false)"),
+        (
+            InstanceNorm(3, relu, affine=True, track_stats=True),
+            "InstanceNorm(3, relu)  # 6 parameters, plus 6 non-trainable",
+        ),
+        (InstanceNorm(3, active=True), "InstanceNorm(3, affine=false, active=true)"),
+        (GroupNorm(4, 2), "GroupNorm(4, 2)     # 8 parameters"),
+        (testmode_(GroupNorm(4, 2, relu, affine=False)), "GroupNorm(4, 2, relu, affine=false, active=false)"),
+    ],
+    ids=str,
+)
+def test_printing_of_the_others(m, want):
+    assert repr(m) == want
+    assert str(m) == want.partition("  #")[0].rstrip()
+
+
+def test_fields_of_instances_and_groups():
+    names = ["λ", "β", "γ", "μ", "σ2", "ε", "momentum", "affine", "track_stats", "active", "chs"]
+    assert list(children(InstanceNorm(3)).keys()) == names
+    assert list(children(GroupNorm(4, 2)).keys()) == ["G", *names]
+    m = GroupNorm(4, 2, initβ=ones32, initγ=lambda n: torch.full((n,), 2.0), eps=1e-3, momentum=0.5)
+    assert m.β.tolist() == [1] * 4 and m.γ.tolist() == [2] * 4 and m.ε == 1e-3 and m.momentum == 0.5
+    assert InstanceNorm(3, ϵ=1e-2).ε == GroupNorm(3, 1, ϵ=1e-2).ε == 1e-2
+    for m in (InstanceNorm(3, affine=True, track_stats=True), GroupNorm(3, 3)):
+        for other in (copy.deepcopy(m), pickle.loads(pickle.dumps(m))):
+            assert str(other) == str(m) and other.γ is not m.γ
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "match"),
+    [
+        (lambda: LayerNorm(), TypeError, r"as in LayerNorm\(3\)"),
+        (lambda: LayerNorm(tanh), TypeError, r"as in LayerNorm\(3\)"),
+        (lambda: LayerNorm(2.0), TypeError, "LayerNorm expects its sizes to be whole numbers, and got 2.0"),
+        (lambda: LayerNorm(2, "relu"), TypeError, 'LayerNorm expects its sizes to be whole numbers, and got "relu"'),
+        (lambda: LayerNorm(-1), ValueError, "LayerNorm expects sizes of at least 0"),
+        (
+            lambda: LayerNorm(2)(torch.ones(3, 5)),
+            DimensionMismatch,
+            r"layer LayerNorm\(2\) expects size\(input, 0\) == 2, but got 3×5 tensor of float32",
+        ),
+        (
+            lambda: LayerNorm(2, 3)(torch.ones(2, 5)),
+            DimensionMismatch,
+            r"layer LayerNorm\(2, 3\) expects size\(input, 1\) == 3",
+        ),
+        (lambda: LayerNorm(2, 3)(torch.ones(2)), DimensionMismatch, r"expects ndims\(input\) > 1"),
+        (lambda: LayerNorm(2, 3, affine=False)(torch.ones(2)), DimensionMismatch, r"expects ndims\(input\) > 1"),
+        (lambda: LayerNorm(2)("x"), TypeError, "expects an array as input"),
+        (
+            lambda: InstanceNorm(3)(torch.ones(32, 32, 5, 1)),
+            DimensionMismatch,
+            r"layer InstanceNorm\(3, affine=false\) expects size\(input, 2\) == 3, but got 32×32×5×1 tensor",
+        ),
+        (
+            lambda: InstanceNorm(3)(torch.ones(3, 5)),
+            DimensionMismatch,
+            r"expects ndims\(input\) >= 3, spatial axes, channels and batch, but got 3×5 tensor",
+        ),
+        (lambda: InstanceNorm(2)(torch.ones(3, 2, 3) * 1j), TypeError, "expects real numbers"),
+        (lambda: GroupNorm(16, 4)(torch.ones(32, 32, 15, 4)), DimensionMismatch, r"size\(input, 2\) == 16"),
+        (lambda: GroupNorm(4, 2)(torch.ones(4)), DimensionMismatch, r"ndims\(input\) >= 2"),
+        (
+            lambda: GroupNorm(4, 3),
+            ValueError,
+            r"The number of groups \(3\) must divide the number of channels \(4\)",
+        ),
+        (lambda: GroupNorm(4, 0), ValueError, r"The number of groups \(0\)"),
+        (lambda: GroupNorm(4, 2.0), TypeError, "GroupNorm expects its sizes to be whole numbers, and got 2.0"),
+        (lambda: hasaffine(Dense(2, 3)), TypeError, "hasaffine expects a normalisation layer, and got Dense"),
+    ],
+)
+def test_wrong_use_of_the_others(make, error, match):
+    with pytest.raises(error, match=match):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("m", "size"),
+    [
+        (AlphaDropout(0.1), (10, 10)),
+        (LayerNorm(32), (32, 32, 3, 16)),
+        (BatchNorm(3), (32, 32, 3, 16)),
+        (InstanceNorm(3), (32, 32, 3, 16)),
+        (InstanceNorm(3, track_stats=True), (32, 32, 3, 16)),
+        (GroupNorm(16, 4), (32, 32, 16, 16)),
+    ],
+    ids=str,
+)
+def test_sizes_without_numbers(m, size):
+    assert outputsize(m, size) == size
+    assert outputsize(m, size[:-1], padbatch=True) == (*size[:-1], 1)
+
+
+def test_hasaffine():
+    assert hasaffine(BatchNorm(3)) and hasaffine(GroupNorm(2, 2)) and hasaffine(LayerNorm(3))
+    assert not hasaffine(InstanceNorm(3)) and not hasaffine(BatchNorm(3, affine=False))
+
+
+# -- weight-norm -----------------------------------------------------------------------------------------
+
+
+def test_weightnorm_of_flux_s_tests():
+    x = rand32(1, 3)
+    mn = WeightNorm(Dense(1 | to | 2))
+    m = remove_weight_norms(mn)
+    assert type(m) is Dense
+    close(m(x), mn(x))
+    og = gradient(lambda m: m(x).sum(), m)[0]
+    g = gradient(lambda mn: mn(x).sum(), mn)[0]
+    close(g.layer.bias, og.bias)
+    ε = torch.finfo(torch.float32).eps
+    v = mn.layer.weight.detach()
+    v = v / ((v**2).sum(1, keepdim=True) + ε).sqrt()
+    close(og.weight * v, g.g)
+    close(og.weight * mn.g.detach() - mn.g.detach() * g.g * v, g.layer.weight, rtol=0, atol=1e-6)
+    c = Chain(
+        WeightNorm(Conv((3,), 1 | to | 2)),
+        Conv((3,), 2 | to | 2),
+        WeightNorm(Conv((3,), 2 | to | 3)),
+        lambda x: rev(rev(x).reshape(-1, 18)),
+        WeightNorm(Dense(18, 4)),
+        Dense(4, 1),
+    )
+    oc = remove_weight_norms(c)
+    assert [type(f).__name__ for f in oc] == ["Conv", "Conv", "Conv", "function", "Dense", "Dense"]
+    assert type(c[0]) is WeightNorm and type(c[4]) is WeightNorm
+    x = rand32(12, 1, 1)
+    close(c(x), oc(x))
+    assert oc[1].weight is c[1].weight and oc[0].bias is c[0].layer.bias
+    # What is left can be trained as ever.
+    assert len(params(oc)) == 10 and all(p.is_leaf and p.requires_grad for p in params(oc))
+
+
+@pytest.mark.parametrize(
+    ("layer", "dims", "theirs"),
+    [
+        (Dense(5 | to | 3), -1, 0),
+        (Dense(5 | to | 3), 0, 1),
+        (Dense(5 | to | 3), None, None),
+        (Conv((3, 2), 4 | to | 5), (0, 1, 2), -1),
+        (ConvTranspose((3,), 4 | to | 5), (0, 1), -1),
+    ],
+    ids=str,
+)
+def test_weightnorm_is_torch_s(layer, dims, theirs):
+    m = WeightNorm(layer, dims=dims)
+    axes = tuple(range(layer.weight.ndim)) if dims is None else dims
+    v = layer.weight.detach()
+    close(m.g.detach(), torch.linalg.vector_norm(v, dim=axes, keepdim=True))
+    v, g = torch.randn_like(v), torch.randn_like(m.g)
+    m.g[...], layer.weight[...] = g, v
+    v, g = v.requires_grad_(), g.requires_grad_()
+    w = torch._weight_norm(v, g, -1 if theirs is None else theirs % v.ndim) if theirs is not None else g * v / v.norm()
+    close(reparametrize(m).weight.detach(), w.detach())
+    x = torch.randn(5, 2) if isinstance(layer, Dense) else images(*(6,) * (v.ndim - 2), 4, 2)
+    want = torch.autograd.grad((with_weight(layer, w)(x) ** 2).sum(), (v, g))
+    dm = gradient(lambda m: (m(x) ** 2).sum(), m)[0]
+    close(dm.layer.weight, want[0], rtol=1e-4, atol=1e-4)
+    close(dm.g, want[1], rtol=1e-4, atol=1e-4)
+    double = f64(m)
+    assert torch.autograd.gradcheck(lambda x: double(x), x.double().requires_grad_())
+
+
+def with_weight(layer, w):
+    return lambda x: torch.func.functional_call(layer, {"weight": w}, (x,))
+
+
+@layer
+class Affine:
+    def __init__(self, W, b):
+        self.W, self.b = W, b
+
+    def __call__(self, x, times=1):
+        return times * (self.W @ x) + self.b
+
+
+def test_weightnorm_of_any_layer():
+    torch_own, mine = nn.Linear(3, 2), Affine(torch.randn(2, 3), torch.randn(2, 1))
+    x = torch.randn(3, 4)
+    m = WeightNorm(mine, "W")
+    close(m(x), mine(x))
+    close(m(x, times=2), mine(x, times=2))
+    close(WeightNorm(torch_own)(x.T), torch_own(x.T))
+    assert gradient(lambda m: m(x).sum(), m)[0].layer.W is not None
+    bn = trainmode_(WeightNorm(BatchNorm(3), "γ"))
+    bn(x)
+    assert (bn.layer.μ != 0).all()
+    # It learns, with its two parts in the state that is saved.
+    opt = setup(Descent(0.1), m)
+    before = (m.g.detach().clone(), m.layer.W.detach().clone())
+    g = gradient(lambda m: (m(x) ** 2).mean(), m)[0]
+    was = (m(x) ** 2).mean()
+    update_(opt, m, g)
+    assert (m(x) ** 2).mean() < was
+    assert not torch.equal(m.g, before[0]) and not torch.equal(m.layer.W, before[1])
+    assert set(m.state_dict()) == {"g", "layer.W", "layer.b"}
+    # It may be made of weights that are part of a computation.
+    W = torch.randn(2, 3, requires_grad=True)
+    y = WeightNorm(Dense(2 * W, False))(x).sum()
+    close(torch.autograd.grad(y, W)[0], 2 * x.sum(1).expand(2, 3))
+
+
+def test_printing_of_weightnorm():
+    m = WeightNorm(Conv((3,), 1 | to | 2))
+    assert (
+        repr(Chain(m, WeightNorm(Conv((3,), 2 | to | 2))))
+        == """Chain(
+  WeightNorm(
+    Conv((3,), 1 => 2),                 # 8 parameters
+    3×1×1 Array{Float32,...},           # 3 parameters
+    "weight",
+    2,
+  ),
+  WeightNorm(
+    Conv((3,), 2 => 2),                 # 14 parameters
+    3×2×1 Array{Float32,...},           # 6 parameters
+    "weight",
+    2,
+  ),
+)                   # Total: 6 arrays, 31 parameters, 124 bytes."""
+    )
+    assert str(m) == 'WeightNorm(Conv((3,), 1 => 2), "weight"; dims=2)'
+    assert list(children(m).keys()) == ["layer", "g", "which", "dims"]
+
+
+def test_weightnorm_leaves_frozen_weights_frozen():
+    d = Dense(3, 2)
+    d.weight.requires_grad_(False)
+    m = WeightNorm(d)
+    m.g.requires_grad_(False)
+    close(m(torch.ones(3)), d(torch.ones(3)))
+    assert remove_weight_norms(m).weight.requires_grad is False
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "match"),
+    [
+        (lambda: WeightNorm(Dense(1, 2), "weights"), ValueError, "`Dense` does not have field `weights`."),
+        (lambda: WeightNorm(lambda x: x), ValueError, "does not have field `weight`."),
+        (
+            lambda: WeightNorm(Dense(1, 2), "bias"),
+            ValueError,
+            "`bias` field for .* is all zero, which will result in NaN",
+        ),
+        (lambda: WeightNorm(Dense(1, 2, bias=False), "bias"), ValueError, "`bias` field for .* is all zero"),
+        (lambda: WeightNorm(Dense(1, 2), "σ"), ValueError, "`σ` field for .* is no array of numbers to train"),
+        (lambda: WeightNorm(Dense(1, 2), dims=2), IndexError, "can't take norms along 2 of a 2×1 tensor"),
+        (lambda: WeightNorm(Dense(1, 2), dims=(0, -3)), IndexError, r"can't take norms along \(0, -3\)"),
+    ],
+)
+def test_wrong_weightnorms(make, error, match):
+    with pytest.raises(error, match=match):
+        make()
+
+
+@pytest.mark.parametrize(
+    "m",
+    [LayerNorm(4, relu), InstanceNorm(3, affine=True), GroupNorm(3, 3), WeightNorm(Dense(4, 2)), AlphaDropout(0.5)],
+    ids=lambda m: type(m).__name__,
+)
+def test_compiles_in_one_piece(m):
+    torch._dynamo.reset()
+    x = images(4, 3, 5)
+    close(torch.compile(m, fullgraph=True, backend="eager")(x), m(x))
+
+
 @pytest.mark.parametrize("ndim", [2, 3, 4, 5])
 def test_layout_is_never_changed(ndim):
     x = images(*(5, 4, 3)[: ndim - 2], 3, 6)
-    for m in (BatchNorm(3), trainmode_(BatchNorm(3, relu)), BatchNorm(3, affine=False), trainmode_(Dropout(0.5))):
+    instances = [InstanceNorm(3, affine=True), trainmode_(InstanceNorm(3, track_stats=True))] if ndim > 2 else []
+    for m in (
+        BatchNorm(3),
+        trainmode_(BatchNorm(3, relu)),
+        BatchNorm(3, affine=False),
+        trainmode_(Dropout(0.5)),
+        trainmode_(AlphaDropout(0.5)),
+        LayerNorm(x.shape[0], relu),
+        LayerNorm(tuple(x.shape[:-1]), affine=False),
+        GroupNorm(3, 3),
+        *instances,
+    ):
         assert rev(m(x)).is_contiguous()
         assert rev(gradient(lambda x, m=m: (m(x) ** 2).sum(), x)[0]).is_contiguous()
     for dims in (0, ndim - 2, -1, (0, -1)):
@@ -784,6 +1480,16 @@ def test_on_a_gpu():
         close(training(on_gpu, gpu(x)).cpu(), training(m, x), rtol=1e-4, atol=1e-4)
         close(on_gpu.μ.cpu(), m.μ, rtol=1e-4, atol=1e-5)
         close(cpu(on_gpu)(x), m(x), rtol=1e-4, atol=1e-4)
+    for m in (
+        LayerNorm(4, 4),
+        InstanceNorm(3, affine=True, track_stats=True),
+        GroupNorm(3, 3, relu),
+        WeightNorm(Dense(4, 2)),
+    ):
+        on_gpu = gpu(m)
+        close(training(on_gpu, gpu(x)).cpu(), training(m, x), rtol=1e-4, atol=1e-4)
+    y = trainmode_(AlphaDropout(0.5))(gpu(torch.randn(9999)))
+    close(y.cpu().std(), 1.0, rtol=0, atol=0.05)
     half = f16(gpu(BatchNorm(3)))
     assert training(half, gpu(x).half()).dtype == torch.float16
     close(half.μ.float().cpu(), 0.1 * x.mean((0, 1, 3)), rtol=1e-2, atol=1e-3)

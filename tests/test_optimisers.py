@@ -17,7 +17,7 @@ from torch import nn
 from fluxtorch import functors
 from fluxtorch.errors import DimensionMismatch, DomainError
 from fluxtorch.functors import KeyPath
-from fluxtorch.namedtuples import NamedTuple, nt
+from fluxtorch.namedtuples import nt
 from fluxtorch.optimisers import (
     AbstractRule,
     AccumGrad,
@@ -612,7 +612,7 @@ def test_torch_modules() -> None:
     assert tree["0"].bias == ()
     assert tree["1"].running_mean == ()
     assert isinstance(tree["1"].bias, Leaf)
-    assert tree["2"] == NamedTuple()
+    assert tree["2"] == ()
     kept = m[0].weight.detach().clone()
     grad = gradient(lambda m: m(torch.randn(4, 2, generator=generator())).square().sum(), m)[0]
     update_(tree, m, grad)

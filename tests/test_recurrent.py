@@ -388,6 +388,20 @@ def test_whole_array_is_step_by_step(kind: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_weights_and_inputs_in_any_memory_order(kind: Any) -> None:
+    m = randomised(kind(2 | to | 3))
+    n = copy.deepcopy(m)
+    for name in ("Wi", "Wh"):
+        setattr(n.cell, name, getattr(m.cell, name).detach().t().clone().t())
+    x = torch.randn(2, 4, 5)
+    y = m(x)
+    for whole in (True, False):
+        reset_(n)
+        run = n(x.permute(2, 0, 1).clone().permute(1, 2, 0)) if whole else torch.stack([n(v) for v in x.unbind(2)], 2)
+        torch.testing.assert_close(run, y, check_stride=False)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_derivatives_to_second_order(kind: Any) -> None:
     m = randomised(f64(kind(2 | to | 2)))
     names = [name for name, _ in m.named_parameters()]
@@ -695,6 +709,18 @@ def test_torch_style_outside() -> None:
             assert all(p.grad is None for p in n.parameters())
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_torch_style_by_the_state_itself(kind: Any) -> None:
+    m = randomised(kind(2 | to | 3))
+    for x in (torch.randn(2, 4), torch.randn(2), torch.randn(2, 4, 3)):
+        reset_(m)
+        m(x)
+        before = tensors(m.state)
+        assert all(a is b for a, b in zip(before, tensors(m.state), strict=True))
+        found = torch.autograd.grad(m(x).sum() + sum(s.sum() for s in tensors(m.state)), before)
+        assert all(g.abs().sum() > 0 for g in found)
+
+
 def test_torch_style_goes_on_after_truncation() -> None:
     m = randomised(LSTM(2 | to | 3))
     optimiser = torch.optim.SGD(m.parameters(), 0.1)
@@ -941,7 +967,8 @@ def test_first_state_that_is_replaced() -> None:
 def test_first_state_as_a_vector_or_for_a_batch(kind: Any) -> None:
     m = kind(2 | to | 3, init_state=lambda n, _: torch.zeros(n))
     assert m(torch.ones(2)).shape == (3,)
-    assert all(s.shape == (3,) for s in tensors(m.state))
+    state, y = m.cell(m.cell.state0, torch.ones(2))
+    assert y.shape == (3,) and all(s.shape == (3,) for s in tensors(state))
     assert m(torch.ones(2, 4)).shape == (3, 4)
     reset_(m)
     assert m(torch.ones(2, 4, 2)).shape == (3, 4, 2)
@@ -1042,8 +1069,9 @@ def test_cpu_shares_what_is_there() -> None:
     assert starts_fresh(n) and n.cell.Wi is m.cell.Wi
 
 
-def test_half_precision() -> None:
-    m = f16(GRU(2 | to | 3))
+@pytest.mark.parametrize("kind", KINDS)
+def test_half_precision(kind: Any) -> None:
+    m = f16(kind(2 | to | 3))
     assert starts_fresh(m)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -1188,6 +1216,36 @@ def test_a_layer_as_a_cell() -> None:
     gradient(lambda m: m(x).sum(), m)
     m(x)
     copy.deepcopy(m)
+
+
+@pytest.mark.parametrize("wrap", [lambda v: [v], lambda v: {"h": v}, lambda v: nt(h=v)])
+def test_a_state_of_any_structure(wrap: Any) -> None:
+    W = torch.ones(2, requires_grad=True)
+
+    def cell(h: Any, x: Any) -> Any:
+        (v,) = tensors(h)
+        return wrap(W * v + x), v
+
+    m = Recur(cell, wrap(torch.zeros(2)))
+    model = Chain(m)
+    x = torch.ones(2)
+    for _ in range(2):
+        model(x)
+    assert tensors(m.state)[0].tolist() == [2, 2] and not is_constant(m.state)
+    assert params(model) == Params([W]) and not model.state_dict()
+    copied = copy.deepcopy(model)
+    assert is_constant(copied[0].state) and tensors(copied[0].state)[0].tolist() == [2, 2]
+    for _ in range(2):
+        assert gradient(lambda m: (m(x), m(x))[1].sum(), model)[0] is not None
+        assert is_constant(m.state)
+    model(x)
+    truncate_(model)
+    assert is_constant(m.state)
+    reset_(model)
+    assert tensors(m.state)[0].tolist() == [0, 0]
+    with pytest.warns(UserWarning, match="1000 steps"):
+        for _ in range(1000):
+            model(x)
 
 
 def test_a_class_with_its_own_reset() -> None:
@@ -1441,7 +1499,7 @@ def test_arrays_that_do_not_fit(cell: Any, g: int, h: int) -> None:
 
     assert make()(make().state0, torch.ones(3))[1].shape == (5,)
     assert make(b=(g * 5, 1))(make().state0, torch.ones(3, 2))[1].shape == (5, 2)
-    wrong = [
+    wrong: list[Any] = [
         {"Wi": (g * 5 + 1, 3)},
         {"Wi": (g * 5,)},
         {"Wh": (h * 5, 4)},
@@ -1452,7 +1510,7 @@ def test_arrays_that_do_not_fit(cell: Any, g: int, h: int) -> None:
     wrong += [{"s": (4, 1)}, {"s": ()}]
     if cell is GRUv3Cell:
         wrong += [{"V": (5, 4)}, {"V": (4, 5)}, {"V": (5,)}]
-    for bad in wrong:  # type: dict[str, Any]
+    for bad in wrong:
         with pytest.raises(DimensionMismatch, match=cell.__name__):
             make(**bad)
     with pytest.raises(TypeError, match="expects arrays"):

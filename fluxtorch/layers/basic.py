@@ -15,6 +15,7 @@ from fluxtorch.errors import DimensionMismatch
 from fluxtorch.initialisers import create_bias, glorot_uniform, ones32
 from fluxtorch.layers.layer import Layer, layer
 from fluxtorch.layers.show import optional
+from fluxtorch.mlutils.arrays import flatten
 from fluxtorch.namedtuples import NamedTuple, fold
 from fluxtorch.printing import show
 
@@ -378,15 +379,3 @@ class Maxout(Layer):
 
     def __str__(self) -> str:
         return f"Maxout({joined(self.layers)})"
-
-
-def flatten(x: Any) -> torch.Tensor:
-    """An array `(a, b, …, N)` as `(a * b * …, N)`, column-major. A view wherever the memory allows.
-
-    >>> flatten(rand32(3, 4, 5, 64)).shape
-    torch.Size([60, 64])
-    >>> flatten([1.0, 2.0]).shape
-    torch.Size([1, 2])
-    """
-    x = tensor_input("flatten", x)
-    return reversed_axes(reversed_axes(x).reshape(x.shape[-1], -1)) if x.ndim else x.reshape(1, 1)

@@ -18,10 +18,14 @@ from fluxtorch.nnlib.conv import borders, conv, conv_transpose, dilations, expan
 from fluxtorch.printing import show
 
 __all__ = [
+    "AdaptiveMaxPool",
+    "AdaptiveMeanPool",
     "Conv",
     "ConvTranspose",
     "CrossCor",
     "DepthwiseConv",
+    "GlobalMaxPool",
+    "GlobalMeanPool",
     "MaxPool",
     "MeanPool",
     "SamePad",
@@ -409,3 +413,101 @@ class MeanPool(_Pool):
 
     def __call__(self, x: Any) -> torch.Tensor:
         return meanpool(self._checked(x), self.k, stride=self.stride, pad=self.pad)
+
+
+class _AdaptivePool(Layer):
+    out: tuple[int, ...]
+
+    def __init__(self, out: tuple[int, ...]) -> None:
+        self.out = _window(type(self).__name__, out)
+
+    def _pooled(self, x: Any, pool: Callable[..., torch.Tensor]) -> torch.Tensor:
+        x, n = tensor_input(self, x), len(self.out)
+        if x.ndim != n + 2:
+            raise DimensionMismatch(f"layer {self} expects ndims(input) == {n + 2}, but got {summary(x)}")
+        stride = tuple(size // out for size, out in zip(x.shape, self.out, strict=False))
+        if 0 in stride:
+            raise DimensionMismatch(f"layer {self} can't make an image larger, but got {summary(x)}")
+        # Windows of one size that may overlap, unlike those of torch's adaptive pools.
+        k = tuple(size - (out - 1) * s for size, out, s in zip(x.shape, self.out, stride, strict=False))
+        return pool(x, k, stride=stride)
+
+    def __str__(self) -> str:
+        return f"{type(self).__name__}({show(self.out)})"
+
+
+class AdaptiveMaxPool(_AdaptivePool):
+    """The largest value in each of as many windows as the tuple `out` says: `AdaptiveMaxPool(out)`, on `(W, H, C, N)`.
+
+    `out` has a number for each spatial axis; output `(out..., C, N)`. The windows along an axis of
+    length `n` start at every `n ÷ out`, and are long enough to reach its end.
+
+    Raises `DimensionMismatch` for an input with another number of axes, or smaller than `out`.
+
+    >>> xs = rand32(100, 100, 3, 50)
+    >>> AdaptiveMaxPool((25, 25))(xs).shape
+    torch.Size([25, 25, 3, 50])
+    >>> torch.equal(MaxPool((4, 4))(xs), AdaptiveMaxPool((25, 25))(xs))
+    True
+    """
+
+    def __call__(self, x: Any) -> torch.Tensor:
+        return self._pooled(x, maxpool)
+
+
+class AdaptiveMeanPool(_AdaptivePool):
+    """The mean of each of as many windows as the tuple `out` says: `AdaptiveMeanPool(out)`, on `(W, H, C, N)`.
+
+    Windows and errors are those of `AdaptiveMaxPool`.
+
+    >>> AdaptiveMeanPool((2,))(torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0])[:, None, None]).flatten()
+    tensor([2., 4.])
+    """
+
+    def __call__(self, x: Any) -> torch.Tensor:
+        return self._pooled(x, meanpool)
+
+
+def _images(layer: Any, x: Any) -> torch.Tensor:
+    """`x`, `(…, C, N)`, reversed with all its spatial axes as one, `(N, C, length)`; integers as floats."""
+    x = tensor_input(layer, x)
+    if x.ndim < 3 or 0 in x.shape[:-2]:
+        raise DimensionMismatch(f"layer {layer} expects spatial axes, channels and batch, but got {summary(x)}")
+    x = x if x.is_floating_point() else x.to(torch.get_default_dtype())
+    return reversed_axes(x).flatten(2)
+
+
+def _ones_before(y: torch.Tensor, n: int) -> torch.Tensor:
+    """`y`, `(N, C)`, as the array of `n` axes `(1, …, 1, C, N)`."""
+    return reversed_axes(y.reshape(*y.shape, *(1,) * (n - 2)))
+
+
+class GlobalMaxPool(Layer):
+    """The largest value of each channel: `GlobalMaxPool()`, of `(W, H, C, N)` gives `(1, 1, C, N)`.
+
+    For any number of spatial axes, at least one; raises `DimensionMismatch` without.
+
+    >>> m = Chain(Conv((3, 3), 3 |to| 7), GlobalMaxPool())
+    >>> m(rand32(100, 100, 3, 50)).shape
+    torch.Size([1, 1, 7, 50])
+    >>> GlobalMaxPool()(rand(3, 5, 7)).shape
+    torch.Size([1, 5, 7])
+    """
+
+    def __call__(self, x: Any) -> torch.Tensor:
+        images = _images(self, x)
+        return _ones_before(images.max(-1).values, len(x.shape))
+
+
+class GlobalMeanPool(Layer):
+    """The mean of each channel: `GlobalMeanPool()`, of `(W, H, C, N)` gives `(1, 1, C, N)`.
+
+    For any number of spatial axes, at least one; raises `DimensionMismatch` without.
+
+    >>> GlobalMeanPool()(torch.arange(6.0).reshape(2, 3, 1, 1))
+    tensor([[[[2.5000]]]])
+    """
+
+    def __call__(self, x: Any) -> torch.Tensor:
+        images = _images(self, x)
+        return _ones_before(images.mean(-1), len(x.shape))

@@ -194,6 +194,9 @@ class Layer(nn.Module):
             return  # `m.weight -= …` sets what it has changed
         if isinstance(value, list) and isinstance(found := array(value), torch.Tensor) and found.is_floating_point():
             value = found
+        if name in self._parameters and isinstance(value, torch.Tensor) and value.is_floating_point():
+            self._register(name, value, name not in type(self)._untrained)  # where it was: the order is state_dict's
+            return
         self._forget(name)
         if isinstance(value, (torch.Tensor, nn.Module)):
             self._register(name, value, name not in type(self)._untrained)
@@ -272,11 +275,34 @@ class Layer(nn.Module):
     def _refreshed(self, name: str) -> Any:
         """The field `name`, with whatever was added to a list or dict since then registered too."""
         value = getattr(self, name)
+        if name in type(self)._unregistered:
+            return value
         if isinstance(value, (list, dict)) and (name in self._nested or _holds_torch(value)):
             for registry, key in self._nested.pop(name, ()):
                 vars(self)[registry].pop(key, None)
             self._register_nested(name, value)
         return value
+
+    def _edges(self) -> list[tuple[dict[str, Any], str, Any]] | None:
+        """Where the children that training changes are kept, as (table, key, child); None if they may change unseen."""
+        own, cls = self.__dict__, type(self)
+        method = getattr(cls, "trainable", None)
+        if cls._fields is None or (method is not None and not getattr(method, "_fixed", False)):
+            return None
+        edges = []
+        for name in cls._fields:
+            if name in cls._untrained or name in cls._unregistered:
+                continue
+            if name in self._templates:
+                edges.append((self._templates, name, self._templates[name]))
+                edges += [(own[registry], key, own[registry][key]) for registry, key in self._nested.get(name, ())]
+                continue
+            tables = (self._parameters, self._modules, self._buffers, own)
+            table = next((table for table in tables if name in table), None)
+            if table is None or isinstance(table[name], (list, dict)):
+                return None
+            edges.append((table, name, table[name]))
+        return edges
 
     def _field_names(self) -> tuple[str, ...]:
         return type(self)._fields or tuple(vars(self).get("_order", ()))
@@ -325,8 +351,19 @@ class Layer(nn.Module):
 
 
 def _layer_children(x: Layer) -> tuple[NamedTuple, Callable[[Any], Layer]]:
-    kids = NamedTuple.of({name: x._refreshed(name) for name in x._field_names()})
-    return kids, functools.partial(_rebuilt, x)
+    own = vars(x)
+    parameters, modules = own["_parameters"], own["_modules"]
+    kids: dict[str, Any] = {}
+    for name in x._field_names():  # what most fields are, without the detour of getattr
+        if name in parameters:
+            kids[name] = parameters[name]
+        elif name in modules:
+            kids[name] = modules[name]
+        elif name in own and type(own[name]) not in (list, dict):
+            kids[name] = own[name]
+        else:
+            kids[name] = x._refreshed(name)
+    return NamedTuple.of(kids), functools.partial(_rebuilt, x)
 
 
 _set_rule(Layer, _layer_children)
@@ -472,10 +509,10 @@ def layer(
         return functools.partial(layer, trainable=trainable, expand=expand)
     if not isinstance(cls, type):
         raise TypeError(f"layer needs a class, and got {cls!r}")
-    chosen = (trainable,) if isinstance(trainable, str) else trainable
+    given = (trainable,) if isinstance(trainable, str) else trainable
     made = cls if issubclass(cls, Layer) else _layer_class(cls)
     known = made._fields
-    names = None if chosen is None else tuple(map(fold, chosen))
+    names = None if given is None else tuple(map(fold, given))
     if names is not None and known is not None and not set(names) <= set(known):
         raise TypeError(
             f"{cls.__name__} has the fields {', '.join(known)}, so training can't change {', '.join(names)}"
@@ -484,7 +521,12 @@ def layer(
     for each in dict.fromkeys((cls, made)):
         each._expand = expand
         if names is not None:
-            each.trainable = lambda self, names=names: NamedTuple.of({name: getattr(self, name) for name in names})
+
+            def chosen(self: Any, names: tuple[str, ...] = names) -> NamedTuple:
+                return NamedTuple.of({name: getattr(self, name) for name in names})
+
+            chosen._fixed = True  # type: ignore[attr-defined]
+            each.trainable = chosen
     if names is not None:
         made._untrained = _AllBut(names)  # type: ignore[assignment]
     return made

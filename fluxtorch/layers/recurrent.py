@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from fluxtorch.arrays import array, summary
 from fluxtorch.base import identity, tanh
@@ -86,8 +86,10 @@ class Recur(Layer):
 
     @property  # type: ignore[no-redef]
     def state(self) -> Any:
-        self._here()
-        return self._start() if vars(self)["_fresh"] else vars(self)["_state"]
+        state = self._now()
+        if type(state) is _Rows:
+            state = vars(self)["_state"] = _columns(state)
+        return state
 
     @state.setter
     def state(self, state: Any) -> None:
@@ -96,6 +98,11 @@ class Recur(Layer):
         fresh = _same(state, self._start())
         first = vars(self)["_first"] if fresh else _moved(vars(self)["_first"], state)
         vars(self).update(_first=first, _state=None if fresh else state, _fresh=fresh, _steps=0)
+
+    def _now(self) -> Any:
+        """The state, which may be in rows."""
+        self._here()
+        return self._start() if vars(self)["_fresh"] else vars(self)["_state"]
 
     def _start(self) -> Any:
         return getattr(self.cell, "state0", vars(self)["_first"])
@@ -114,33 +121,37 @@ class Recur(Layer):
 
     def __call__(self, *xs: Any) -> Any:
         xs = tuple([array(x) for x in xs])
-        state, steps = self.state, 1
-        if len(xs) == 1 and isinstance(xs[0], torch.Tensor) and xs[0].ndim == 3:
+        state, steps = self._now(), 1
+        if len(xs) == 1 and isinstance(xs[0], Tensor) and xs[0].ndim == 3:
             steps = xs[0].shape[2]
             state, y = self._fold(state, xs[0])
         else:
             state, y = self._step(state, *xs)
-        if vars(self)["_scope"] is None:
+        mine = vars(self)
+        if mine["_scope"] is None:
             if not self.training:
                 state = _constant(state)
             self._watch(state, steps)
-        vars(self).update(_state=state, _fresh=False)
+        mine["_state"], mine["_fresh"] = state, False
         return y
 
     def _step(self, state: Any, *xs: Any) -> tuple[Any, Any]:
-        result = self.cell(state, *xs)
+        cell = self.cell
+        if len(xs) == 1 and _is_known(cell):
+            return cell._advance(state, xs[0])  # type: ignore[no-any-return]
+        result = cell(_columns(state), *xs)
         if not isinstance(result, tuple) or len(result) != 2:
             raise TypeError(
                 f"the cell of {self} must give a pair, the new state and the output, and gave {summary(result)}"
             )
         return result
 
-    def _fold(self, state: Any, x: torch.Tensor) -> tuple[Any, torch.Tensor]:
+    def _fold(self, state: Any, x: Tensor) -> tuple[Any, Tensor]:
         if x.shape[2] == 0:
             raise DimensionMismatch(f"layer {self} expects at least one time step, but got {summary(x)}")
-        found = _fused(self.cell, state, x)
-        if found is not None:
-            return found
+        kernel = self.cell._kernel() if _is_known(self.cell) else None
+        if kernel is not None and not (x.is_cuda and nested()):  # cuDNN's can't be differentiated twice
+            return self.cell._run(kernel, state, x)  # type: ignore[no-any-return]
         ys = []
         for x_t in x.unbind(2):
             state, y = self._step(state, x_t)
@@ -169,21 +180,37 @@ class Recur(Layer):
         self.state = dropgrad(self.state)
 
     def _refreshed(self, name: str) -> Any:
+        # The state is no buffer, even where it is a list.
         return self.state if name == "state" else super()._refreshed(name)
 
-    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         super()._apply(fn, recurse)
-        for name in ("_first", "_state"):
-            vars(self)[name] = fmap(lambda v: fn(v) if isinstance(v, torch.Tensor) else v, vars(self)[name])
+        mine = vars(self)
+        for name, old in ("_first", mine["_first"]), ("_state", _columns(mine["_state"])):
+            mine[name] = fmap(lambda v: fn(v) if isinstance(v, Tensor) else v, old)
         return self
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy has no part in the history of the original, and torch refuses to copy it.
         mine = vars(self)
-        return {**mine, "_first": _constant(mine["_first"]), "_state": _constant(mine["_state"]), "_scope": None}
+        state = _constant(_columns(mine["_state"]))
+        return {**mine, "_first": _constant(mine["_first"]), "_state": state, "_scope": None}
 
     def __str__(self) -> str:
         return f"Recur({show(self.cell)})"
+
+
+class _Rows(tuple[Tensor, ...]):
+    """The arrays of a state with a row for each of the batch, as torch's kernels have them.
+
+    A `Recur` keeps its state so until somebody looks at it: the transposing would be a tenth of the time.
+    """
+
+
+def _columns(state: Any) -> Any:
+    if type(state) is not _Rows:
+        return state
+    return tuple([h.t() for h in state]) if len(state) > 1 else state[0].t()
 
 
 def _same(a: Any, b: Any) -> bool:
@@ -195,12 +222,12 @@ def _same(a: Any, b: Any) -> bool:
 
 def _moved(first: Any, state: Any) -> Any:
     """A first state of no layer's, where and as a model has it whose other state became `state`."""
-    like = next((v for v in fleaves(state) if isinstance(v, torch.Tensor)), None)
+    like = next((v for v in fleaves(state) if isinstance(v, Tensor)), None)
     if like is None or first is None:
         return first
 
     def move(v: Any) -> Any:
-        if not isinstance(v, torch.Tensor):
+        if not isinstance(v, Tensor):
             return v
         return v.to(like.device, like.dtype if v.is_floating_point() and like.is_floating_point() else v.dtype)
 
@@ -209,23 +236,23 @@ def _moved(first: Any, state: Any) -> Any:
 
 def _constant(state: Any, leaves: bool = False) -> Any:
     """`state` without a history; with `leaves`, nor is it what gradients are taken by, unless it is a parameter."""
-    if isinstance(state, torch.Tensor):
+    if isinstance(state, Tensor):
         if isinstance(state, Tracked):
             return untracked(state)
         if state.grad_fn is not None or (leaves and state.requires_grad and not isinstance(state, nn.Parameter)):
             return state.detach()
         return state.clone() if state.is_inference() and not torch.is_inference_mode_enabled() else state
-    if type(state) is tuple:
-        return tuple([_constant(s, leaves) for s in state])
-    return state if state is None else fmap(lambda v: _constant(v, leaves) if isinstance(v, torch.Tensor) else v, state)
+    if type(state) in (tuple, _Rows):
+        return type(state)([_constant(s, leaves) for s in state])
+    return state if state is None else fmap(lambda v: _constant(v, leaves) if isinstance(v, Tensor) else v, state)
 
 
 def _has_history(state: Any) -> bool:
-    if isinstance(state, torch.Tensor):
+    if isinstance(state, Tensor):
         return state.grad_fn is not None
-    if type(state) is tuple:
+    if isinstance(state, tuple):
         return any(map(_has_history, state))
-    return any(isinstance(v, torch.Tensor) and v.grad_fn is not None for v in fleaves(state))
+    return any(isinstance(v, Tensor) and v.grad_fn is not None for v in fleaves(state))
 
 
 def reset_(m: Any) -> Any:
@@ -266,7 +293,7 @@ class _Cell(Layer):
 
     _gates = (1, 1)
 
-    def _take(self, Wi: Any, Wh: Any, b: Any, *states: Any) -> tuple[torch.Tensor, ...]:
+    def _take(self, Wi: Any, Wh: Any, b: Any, *states: Any) -> tuple[Tensor, ...]:
         """Sets `Wi`, `Wh` and `b`, if all the arrays fit together, and returns the first states."""
         name, given = type(self).__name__, (Wi, Wh, b, *states)
         found = [a for a in map(weights, [name] * len(given), given) if a is not None]
@@ -276,9 +303,9 @@ class _Cell(Layer):
         m = Wh.shape[-1] if Wh.ndim == 2 else -1
         rows, hidden = self._gates[0] * m, self._gates[1] * m
         if Wi.ndim != 2 or Wi.shape[0] != rows or Wh.shape[0] != hidden or b.shape not in ((rows,), (rows, 1)):
-            sizes = ", ".join(map(summary, (Wi, Wh, b)))
             raise DimensionMismatch(
-                f"{name} expects {self._gates[0]}×out rows in Wi and b, and got for Wi, Wh and b: {sizes}"
+                f"{name} expects Wi of size ({self._gates[0]} * out, in), Wh ({self._gates[1]} * out, out) and "
+                f"b ({self._gates[0]} * out,), and got {', '.join(map(summary, (Wi, Wh, b)))}"
             )
         for h in hs:
             if h.ndim not in (1, 2) or h.shape[0] != m:
@@ -286,30 +313,28 @@ class _Cell(Layer):
         self.Wi, self.Wh, self.b = Wi, Wh, b
         return tuple(hs)
 
-    def _operands(self, x: Any, *states: Any, axes: int = 2) -> list[torch.Tensor]:
-        """Input and states with a row for each of the batch, `Wi`, `Wh` and `b`, all of one element type."""
+    def _parts(self, h: Any) -> tuple[Any, ...]:
+        """The arrays of a state."""
+        return (array(h),)
+
+    def _operands(self, h: Any, x: Tensor, axes: int = 2) -> list[Tensor]:
+        """Input and state with a row for each of the batch, `Wi`, `Wh` and `b`, all of one element type."""
         Wi, Wh, b = self.Wi, self.Wh, self.b
-        x = tensor_input(self, x)
         shape = x.shape
         if not shape or shape[0] != Wi.shape[1]:
             size_check(self, x, 0, Wi.shape[1])
         if len(shape) > axes:
             raise DimensionMismatch(f"layer {self} expects a vector or a matrix, but got {summary(x)}")
         n = shape[1] if len(shape) > 1 else 1
-        found = [x.mT if len(shape) == 2 else x[None] if len(shape) == 1 else reversed_axes(x)]
-        for h in states:
-            if not isinstance(h, torch.Tensor) or h.ndim not in (1, 2) or h.shape[0] != Wh.shape[1]:
-                raise DimensionMismatch(
-                    f"layer {self} expects a state with size(h, 0) == {Wh.shape[1]}, but got {summary(h)}"
-                )
-            h = _rows(h)
-            if h.shape[0] != n:
-                if h.shape[0] != 1:
+        found = [x[None] if len(shape) == 1 else x.t() if len(shape) == 2 else reversed_axes(x)]
+        for v in h if type(h) is _Rows else map(self._rows, self._parts(h)):
+            if v.shape[0] != n:
+                if v.shape[0] != 1:
                     raise DimensionMismatch(
-                        f"layer {self} has a state for a batch of {h.shape[0]} and got {summary(x)}: call reset_ first"
+                        f"layer {self} has a state for a batch of {v.shape[0]} and got {summary(x)}: call reset_ first"
                     )
-                h = h.expand(n, -1)
-            found.append(h)
+                v = v.expand(n, -1)
+            found.append(v)
         found += Wi, Wh, b if b.ndim == 1 else b[:, 0]
         dtype = Wi.dtype
         for v in found:
@@ -317,14 +342,59 @@ class _Cell(Layer):
                 return self._promoted(*found)
         return found
 
-    def _promoted(self, x: torch.Tensor, *others: torch.Tensor) -> list[torch.Tensor]:
+    def _rows(self, h: Any) -> Tensor:
+        m = self.Wh.shape[1]
+        if not isinstance(h, Tensor) or h.ndim not in (1, 2) or h.shape[0] != m:
+            raise DimensionMismatch(f"layer {self} expects a state with size(h, 0) == {m}, but got {summary(h)}")
+        return h.t() if h.ndim == 2 else h[None]
+
+    def _promoted(self, x: Tensor, *others: Tensor) -> list[Tensor]:
         """The input in the element type of the first state, then all in what Julia's arithmetic makes of them."""
         found = [match_eltype(self, fleaves(self.state0)[0].dtype, x), *others]
         dtype = functools.reduce(torch.promote_types, [v.dtype for v in found])
         return [v.to(dtype) for v in found]
 
+    def _one(self, x: Tensor, hs: list[Tensor], Wi: Tensor, Wh: Tensor, b: Tensor) -> tuple[Tensor, ...]:
+        """One step, all in rows."""
+        raise NotImplementedError
+
+    def _kernel(self) -> Any:
+        """What torch has for all steps at once, if anything."""
+        return None
+
+    def _advance(self, h: Any, x: Any) -> tuple[_Rows, Tensor]:
+        x = tensor_input(self, x)
+        x_, *hs, Wi, Wh, b = self._operands(h, x)
+        new = _Rows(self._one(x_, hs, Wi, Wh, b))
+        return new, new[0][0] if x.ndim == 1 else new[0].t()
+
+    def _run(self, kernel: Any, h: Any, x: Tensor) -> tuple[_Rows, Tensor]:
+        """All steps through `(features, batch, time)` by one of torch's kernels."""
+        x, *hs, Wi, Wh, b = self._operands(h, x, axes=3)
+        arrays = [Wi, Wh, b, torch.zeros_like(b)]
+        if x.is_cuda:  # cuDNN wants them in one piece of memory
+            parts = torch.cat([a.reshape(-1) for a in arrays]).split_with_sizes([a.numel() for a in arrays])
+            arrays = [part.view(a.shape) for part, a in zip(parts, arrays, strict=True)]
+        hs = [h[None].contiguous() for h in hs]
+        y, *hs = kernel(x, hs if len(hs) > 1 else hs[0], arrays, True, 1, 0.0, torch.is_grad_enabled(), False, False)
+        return _Rows([h[0] for h in hs]), reversed_axes(y)
+
+    def __call__(self, h: Any, x: Any) -> tuple[Any, Tensor]:
+        x = tensor_input(self, x)
+        new, y = self._advance(h, x)
+        # A state that is a vector stays one.
+        found = [v[0] if x.ndim == old.ndim == 1 else v.t() for v, old in zip(new, self._parts(h), strict=True)]
+        return tuple(found) if len(found) > 1 else found[0], y
+
     def __str__(self) -> str:
         return f"{type(self).__name__}({self.Wi.shape[1]} => {self.Wh.shape[1]})"
+
+
+def _is_known(cell: Any) -> bool:
+    """Is `cell` one of this module, which nobody has changed or watches at every step?"""
+    return type(cell) in (LSTMCell, GRUCell, RNNCell, GRUv3Cell) and not (
+        cell._forward_hooks or cell._forward_pre_hooks or cell._backward_hooks or cell._backward_pre_hooks
+    )
 
 
 def _sizes(name: str, args: tuple[Any, ...], extra: int = 0) -> tuple[int, int, tuple[Any, ...]]:
@@ -334,24 +404,7 @@ def _sizes(name: str, args: tuple[Any, ...], extra: int = 0) -> tuple[int, int, 
     return n, m, rest
 
 
-def _rows(h: torch.Tensor) -> torch.Tensor:
-    """A state with a row for each of the batch."""
-    if h.ndim == 1:
-        return h[None]
-    # A state comes out of the step before as a transposed view: two views less to differentiate through.
-    base = h._base if h.requires_grad else None
-    same = base is not None and base.stride() == h.stride()[::-1] and base.shape == h.shape[::-1]
-    return base if same and base.storage_offset() == h.storage_offset() else h.t()  # type: ignore[union-attr, return-value]
-
-
-def _result(h: Any, x: Any, new: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The state `new`, `(out, N)`, and the output: without an axis for the batch where the input has none."""
-    if x.ndim > 1:
-        return new, new
-    return (new if h.ndim == 2 else new[:, 0]), new[:, 0]
-
-
-def _no_bias(b: torch.Tensor) -> torch.Tensor | None:
+def _no_bias(b: Tensor) -> Tensor | None:
     """The second bias of torch's cells, which Flux's don't have: only on the CPU may it be left out."""
     return None if b.is_cpu else torch.zeros_like(b)
 
@@ -371,17 +424,17 @@ class RNNCell(_Cell):
     """
 
     σ: Any
-    Wi: torch.Tensor
-    Wh: torch.Tensor
-    b: torch.Tensor
-    state0: torch.Tensor
+    Wi: Tensor
+    Wh: Tensor
+    b: Tensor
+    state0: Tensor
 
     def __init__(
         self,
         *args: Any,
-        init: Callable[..., torch.Tensor] = glorot_uniform,
-        initb: Callable[..., torch.Tensor] = zeros32,
-        init_state: Callable[..., torch.Tensor] = zeros32,
+        init: Callable[..., Tensor] = glorot_uniform,
+        initb: Callable[..., Tensor] = zeros32,
+        init_state: Callable[..., Tensor] = zeros32,
     ) -> None:
         if len(args) == 5:
             σ, *arrays = args
@@ -392,10 +445,13 @@ class RNNCell(_Cell):
         self.σ = act("RNNCell", σ)
         (self.state0,) = self._take(*arrays)
 
-    def __call__(self, h: Any, x: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        h, x = array(h), array(x)
-        x_, h_, Wi, Wh, b = self._operands(x, h)
-        return _result(h, x, self.σ(torch.addmm(F.linear(x_, Wi, b), h_, Wh.t()).t()))
+    def _one(self, x: Tensor, hs: list[Tensor], Wi: Tensor, Wh: Tensor, b: Tensor) -> tuple[Tensor, ...]:
+        if self.σ in (tanh, torch.tanh):
+            return (torch.rnn_tanh_cell(x, hs[0], Wi, Wh, b, _no_bias(b)),)
+        return (self.σ(torch.addmm(F.linear(x, Wi, b), hs[0], Wh.t()).t()).t(),)
+
+    def _kernel(self) -> Any:
+        return torch.rnn_tanh if self.σ in (tanh, torch.tanh) else torch.rnn_relu if self.σ is relu else None
 
     def __str__(self) -> str:
         return super().__str__()[:-1] + optional((self.σ is not identity, f", {show(self.σ)}")) + ")"
@@ -418,17 +474,17 @@ class LSTMCell(_Cell):
 
     _gates = (4, 4)
 
-    Wi: torch.Tensor
-    Wh: torch.Tensor
-    b: torch.Tensor
+    Wi: Tensor
+    Wh: Tensor
+    b: Tensor
     state0: Any
 
     def __init__(
         self,
         *args: Any,
-        init: Callable[..., torch.Tensor] = glorot_uniform,
-        initb: Callable[..., torch.Tensor] = zeros32,
-        init_state: Callable[..., torch.Tensor] = zeros32,
+        init: Callable[..., Tensor] = glorot_uniform,
+        initb: Callable[..., Tensor] = zeros32,
+        init_state: Callable[..., Tensor] = zeros32,
     ) -> None:
         if len(args) == 4:
             Wi, Wh, b, state0 = args
@@ -441,18 +497,20 @@ class LSTMCell(_Cell):
                 b[m : 2 * m] = 1
         self.state0 = self._take(Wi, Wh, b, *state0)
 
-    def __call__(self, hc: Any, x: Any) -> tuple[tuple[torch.Tensor, torch.Tensor], torch.Tensor]:
-        if not isinstance(hc, tuple) or len(hc) != 2:
-            raise _no_pair(f"layer {self}", hc)
-        (h, c), x = map(array, hc), array(x)
-        x_, h_, c_, Wi, Wh, b = self._operands(x, h, c)
-        h_, c_ = torch.lstm_cell(x_, (h_, c_), Wi, Wh, b, _no_bias(b))
-        h, y = _result(h, x, h_.t())
-        return (h, _result(c, x, c_.t())[0]), y
+    def _parts(self, h: Any) -> tuple[Any, ...]:
+        if not isinstance(h, tuple) or len(h) != 2:
+            raise _no_pair(f"layer {self}", h)
+        return array(h[0]), array(h[1])
+
+    def _one(self, x: Tensor, hs: list[Tensor], Wi: Tensor, Wh: Tensor, b: Tensor) -> tuple[Tensor, ...]:
+        return torch.lstm_cell(x, hs, Wi, Wh, b, _no_bias(b))
+
+    def _kernel(self) -> Any:
+        return torch.lstm
 
 
-def _no_pair(who: str, hc: Any) -> TypeError:
-    return TypeError(f"{who} expects a pair as its state, (h, c), and got {summary(hc)}")
+def _no_pair(who: str, h: Any) -> TypeError:
+    return TypeError(f"{who} expects a pair as its state, (h, c), and got {summary(h)}")
 
 
 class GRUCell(_Cell):
@@ -469,27 +527,28 @@ class GRUCell(_Cell):
 
     _gates = (3, 3)
 
-    Wi: torch.Tensor
-    Wh: torch.Tensor
-    b: torch.Tensor
-    state0: torch.Tensor
+    Wi: Tensor
+    Wh: Tensor
+    b: Tensor
+    state0: Tensor
 
     def __init__(
         self,
         *args: Any,
-        init: Callable[..., torch.Tensor] = glorot_uniform,
-        initb: Callable[..., torch.Tensor] = zeros32,
-        init_state: Callable[..., torch.Tensor] = zeros32,
+        init: Callable[..., Tensor] = glorot_uniform,
+        initb: Callable[..., Tensor] = zeros32,
+        init_state: Callable[..., Tensor] = zeros32,
     ) -> None:
         if len(args) != 4:
             n, m, _ = _sizes("GRUCell", args)
             args = (init(3 * m, n), init(3 * m, m), initb(3 * m), init_state(m, 1))
         (self.state0,) = self._take(*args)
 
-    def __call__(self, h: Any, x: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        h, x = array(h), array(x)
-        x_, h_, Wi, Wh, b = self._operands(x, h)
-        return _result(h, x, torch.gru_cell(x_, h_, Wi, Wh, b, _no_bias(b)).t())
+    def _one(self, x: Tensor, hs: list[Tensor], Wi: Tensor, Wh: Tensor, b: Tensor) -> tuple[Tensor, ...]:
+        return (torch.gru_cell(x, hs[0], Wi, Wh, b, _no_bias(b)),)
+
+    def _kernel(self) -> Any:
+        return torch.gru
 
 
 class GRUv3Cell(_Cell):
@@ -505,18 +564,18 @@ class GRUv3Cell(_Cell):
 
     _gates = (3, 2)
 
-    Wi: torch.Tensor
-    Wh: torch.Tensor
-    b: torch.Tensor
-    Wh_h̃: torch.Tensor
-    state0: torch.Tensor
+    Wi: Tensor
+    Wh: Tensor
+    b: Tensor
+    Wh_h̃: Tensor
+    state0: Tensor
 
     def __init__(
         self,
         *args: Any,
-        init: Callable[..., torch.Tensor] = glorot_uniform,
-        initb: Callable[..., torch.Tensor] = zeros32,
-        init_state: Callable[..., torch.Tensor] = zeros32,
+        init: Callable[..., Tensor] = glorot_uniform,
+        initb: Callable[..., Tensor] = zeros32,
+        init_state: Callable[..., Tensor] = zeros32,
     ) -> None:
         if len(args) != 5:
             n, m, _ = _sizes("GRUv3Cell", args)
@@ -526,46 +585,13 @@ class GRUv3Cell(_Cell):
         if self.Wh_h̃.shape != (Wh.shape[1], Wh.shape[1]):
             raise DimensionMismatch(f"GRUv3Cell expects Wh_h̃ to have the size (out, out), and got {summary(self.Wh_h̃)}")
 
-    def __call__(self, h: Any, x: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        h, x = array(h), array(x)
-        found, V = self._operands(x, h), self.Wh_h̃
-        x_, h_, Wi, Wh, b, V = [*found, V] if V.dtype is found[0].dtype else self._promoted(*found, V)
-        m = V.shape[1]
-        gates, candidate = F.linear(x_, Wi, b).split_with_sizes([2 * m, m], -1)
-        r, z = torch.addmm(gates, h_, Wh.t()).sigmoid().chunk(2, -1)
-        h̃ = torch.addmm(candidate, r * h_, V.t()).tanh()
-        return _result(h, x, ((1 - z) * h̃ + z * h_).t())
-
-
-def _fused(cell: Any, state: Any, x: torch.Tensor) -> tuple[Any, torch.Tensor] | None:
-    """All steps through `(features, batch, time)` at once, as the new state and the output; None where torch can't."""
-    kernel = _kernel(cell)
-    # A hook wants to see every step. cuDNN's kernels can't be differentiated twice.
-    if kernel is None or _hooked(cell) or (x.is_cuda and nested()):
-        return None
-    pair = type(cell) is LSTMCell
-    if pair and (not isinstance(state, tuple) or len(state) != 2):
-        raise _no_pair(f"layer {cell}", state)
-    x, *hs, Wi, Wh, b = cell._operands(x, *(state if pair else (state,)), axes=3)
-    arrays = [Wi, Wh, b, torch.zeros_like(b)]
-    if x.is_cuda:  # cuDNN wants them in one piece of memory
-        parts = torch.cat([a.reshape(-1) for a in arrays]).split_with_sizes([a.numel() for a in arrays])
-        arrays = [part.view(a.shape) for part, a in zip(parts, arrays, strict=True)]
-    hs = [h[None].contiguous() for h in hs]
-    y, *hs = kernel(x, hs if pair else hs[0], arrays, True, 1, 0.0, torch.is_grad_enabled(), False, False)
-    hs = [h[0].t() for h in hs]
-    return (tuple(hs) if pair else hs[0]), reversed_axes(y)
-
-
-def _kernel(cell: Any) -> Any:
-    if type(cell) is RNNCell:
-        σ = cell.σ
-        return torch.rnn_tanh if σ is tanh or σ is torch.tanh else torch.rnn_relu if σ is relu else None
-    return torch.lstm if type(cell) is LSTMCell else torch.gru if type(cell) is GRUCell else None
-
-
-def _hooked(m: nn.Module) -> bool:
-    return bool(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks)
+    def _one(self, x: Tensor, hs: list[Tensor], Wi: Tensor, Wh: Tensor, b: Tensor) -> tuple[Tensor, ...]:
+        found = [x, *hs, Wi, Wh, b, self.Wh_h̃]
+        x, h, Wi, Wh, b, V = found if found[-1].dtype is x.dtype else self._promoted(*found)
+        gates, candidate = F.linear(x, Wi, b).split_with_sizes([Wh.shape[0], V.shape[0]], -1)
+        r, z = torch.addmm(gates, h, Wh.t()).sigmoid().chunk(2, -1)
+        h̃ = torch.addmm(candidate, r * h, V.t()).tanh()
+        return ((1 - z) * h̃ + z * h,)
 
 
 def RNN(*args: Any, **options: Any) -> Recur:

@@ -54,8 +54,8 @@ def isnumeric(x: Any) -> bool:
         return False
     if isinstance(x, nn.Parameter):
         return x.requires_grad
-    # Inside gradient, numbers and whole numbers have stand-ins.
-    return not (isinstance(x, Tracked) and (x.number or x.integers is not None))
+    # Inside gradient, numbers have stand-ins.
+    return not (isinstance(x, Tracked) and x.number)
 
 
 def setup(rule: Any, model: Any) -> Any:
@@ -130,6 +130,24 @@ def update_(tree: Any, model: Any, grad: Any) -> tuple[Any, Any]:
         for (x, other), old in zip(ties, before, strict=True):
             other.add_(x - old)
     return tree, model
+
+
+def leaves_at(tree: Any, place: Any, n: int) -> list[Leaf] | None:
+    """The leaf for each of the `n` parameters that the gradients at `place` are by; None if `tree` isn't for them."""
+    found: list[Any] = [None] * n
+
+    def visit(t: Any, p: Any) -> bool:
+        if p is None:
+            return True
+        if type(p) is int:
+            found[p] = t
+            return type(t) is Leaf
+        kids = list(vars(t).values()) if type(t) is NamedTuple else t
+        return isinstance(kids, (tuple, list)) and len(kids) == len(p[1]) and all(map(visit, kids, p[1]))
+
+    if not visit(tree, place) or any(leaf is None for leaf in found) or len(set(map(id, found))) < n:
+        return None
+    return found
 
 
 def step_all_(entries: Any) -> None:

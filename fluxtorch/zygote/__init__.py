@@ -33,8 +33,9 @@ __all__ = [
     "ignore_derivatives",
     "jacobian",
     "non_differentiable",
+    "params",
     "pullback",
     "withgradient",
-    "withjacobian",
     "within_gradient",
+    "withjacobian",
 ]

@@ -13,9 +13,6 @@ from fluxtorch.zygote.tracked import raw
 
 __all__ = ["differentiate", "reaches_back"]
 
-Grads = tuple["torch.Tensor | None", ...]
-
-
 
 def reaches_back(ys: Sequence[torch.Tensor], start: int) -> bool:
     """Was any of the operations behind `ys` done before operation number `start` of this thread?"""
@@ -38,7 +35,7 @@ def differentiate(
     seeds: Sequence[torch.Tensor] | None = None,
     keep: bool = False,
     before: int | None = None,
-) -> Grads:
+) -> Sequence[torch.Tensor | None]:
     """The gradient of `ys`, seeded with `seeds`, by each of `leaves`; None where they don't depend on one.
 
     With `before`, whatever was computed earlier than that operation counts as constant, even if
@@ -56,8 +53,12 @@ def differentiate(
 
 
 def _by_new_operations(
-    ys: list[torch.Tensor], leaves: Sequence[torch.Tensor], seeds: Sequence[torch.Tensor] | None, again: bool, start: int
-) -> Grads:
+    ys: list[torch.Tensor],
+    leaves: Sequence[torch.Tensor],
+    seeds: Sequence[torch.Tensor] | None,
+    again: bool,
+    start: int,
+) -> Sequence[torch.Tensor | None]:
     # torch's engine goes wherever a leaf can be reached. So it is asked for the gradients at the last
     # new operations before the leaves, and those operations are taken back one by one.
     number = {get_gradient_edge(leaf)[:2]: i for i, leaf in enumerate(leaves)}
@@ -66,7 +67,8 @@ def _by_new_operations(
     def add(i: int, grad: torch.Tensor | None) -> None:
         if grad is not None:
             grad = grad.sum_to_size(leaves[i].shape).to(leaves[i].dtype)
-            totals[i] = grad if totals[i] is None else totals[i] + grad
+            before = totals[i]
+            totals[i] = grad if before is None else before + grad
 
     outputs: dict[Any, set[int]] = {}
     last: dict[Any, list[tuple[int, int]]] = {}
@@ -110,7 +112,8 @@ def _taken_back(node: Any, grads: list[torch.Tensor | None]) -> Sequence[torch.T
     if hasattr(node, "apply"):  # a torch.autograd.Function, which expects zeros for None
         like = node._input_metadata
         given = [
-            torch.zeros(m.shape, dtype=m.dtype, device=m.device) if g is None else g for g, m in zip(grads, like, strict=True)
+            torch.zeros(m.shape, dtype=m.dtype, device=m.device) if g is None else g
+            for g, m in zip(grads, like, strict=True)
         ]
         result = node.apply(*given)
     else:

@@ -7,6 +7,7 @@ import functools
 import threading
 import types
 import warnings
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -19,10 +20,12 @@ from fluxtorch.functors import (
     _child,
     _fill,
     _hollow,
+    _is_object,
     _items,
     _like,
     _rule,
     _trained,
+    _values,
     children,
     fleaves,
     fmap,
@@ -33,13 +36,13 @@ from fluxtorch.zygote.backward import differentiate, reaches_back
 from fluxtorch.zygote.scope import differentiating, nested
 from fluxtorch.zygote.tracked import Literals, Tracked, is_whole, raw, untracked
 
-__all__ = ["Lifted", "check_loss", "collect", "first_of", "lift", "module_map", "value_of"]
+__all__ = ["Lifted", "back_of", "check_loss", "collect", "first_of", "lift", "module_map", "value_of"]
 
 
 class Lifted:
     """The tensors that a call differentiates by, in order, and what it must arrange for while the function runs."""
 
-    __slots__ = ("above", "borrowed", "leaves", "numbers", "own", "seen", "standins")
+    __slots__ = ("above", "borrowed", "copies", "leaves", "numbers", "own", "seen", "standins")
 
     def __init__(self) -> None:
         self.leaves: list[torch.Tensor] = []
@@ -49,6 +52,8 @@ class Lifted:
         self.numbers = False
         # Are all leaves made for this call, so that nothing computed before can lead to them?
         self.own = True
+        # Objects, with the copies that the function gets of them, as these were at first.
+        self.copies: list[tuple[Any, Any, dict[str, Any]]] = []
         self.seen: set[int] = set()
         self.above: dict[int, Any] = {}
 
@@ -58,16 +63,18 @@ class Lifted:
 
     def add_known(self, x: torch.Tensor) -> int | None:
         """Adds the caller's own tensor `x`; None if it is there already."""
-        if id(x) in self.seen:
+        key = id(x)
+        if key in self.seen:
             return None
-        self.seen.add(id(x))
+        self.seen.add(key)
         self.own = False
-        if x.is_inference():
-            self.standins[id(x)] = (x, x.clone().requires_grad_())
-            return self.add(self.standins[id(x)][1])
-        if not x.requires_grad:
-            self.borrowed.append(x)
-        return self.add(x)
+        if not x.requires_grad or type(x) is torch.Tensor or key in _borrowed or x.is_inference():
+            if x.is_inference():
+                self.standins[key] = (x, x := x.clone().requires_grad_())
+            else:
+                self.borrowed.append(x)
+        self.leaves.append(x)
+        return len(self.leaves) - 1
 
     def following(self, inference: bool) -> contextlib.AbstractContextManager[Any]:
         """In here, torch records what is done to the tensors."""
@@ -82,11 +89,26 @@ class Lifted:
             stack.enter_context(Literals())
         return stack
 
+    def keep_changes(self) -> None:
+        """Gives objects the new values, as constants, that the function has given to fields of their copies."""
+        for x, copy, before in self.copies:
+            for name, value in vars(copy).items():
+                if name not in before or value is not before[name]:
+                    object.__setattr__(x, name, value_of(value))
+
     def gradients(self, y: Any, call: differentiating) -> Sequence[torch.Tensor | None]:
         """The gradient of the number `y` by each leaf."""
         if not isinstance(y, torch.Tensor) or not y.requires_grad:
             return (None,) * len(self.leaves)
-        return differentiate([y], self.leaves, before=self.before([y], call))
+        before = self.before([y], call)
+        grads = differentiate([y], self.leaves, before=before)
+        if before is not None and all(grad is None for grad in grads):
+            warnings.warn(
+                "the loss was computed before, or in another thread, so it is a constant here: every gradient is None. "
+                "Compute it inside of the function that gradient is given.",
+                stacklevel=4,
+            )
+        return grads
 
     def before(self, ys: list[torch.Tensor], call: differentiating) -> int | None:
         """The first operation of the call, if `ys` depend on earlier ones that may lead to the leaves."""
@@ -108,19 +130,11 @@ class _Number:
         self.leaf = leaf
 
 
-class _Branch:
-    """The places of the gradients by the children `like`."""
-
-    __slots__ = ("like", "places")
-
-    def __init__(self, like: Any, places: list[Any]) -> None:
-        self.like, self.places = like, places
-
-
-def _branch(like: Any, places: list[Any]) -> _Branch | None:
+def _branch(kids: Any, places: list[Any]) -> tuple[Any, list[Any]] | None:
+    """The places of the gradients by `kids`; None if there are none."""
     for place in places:
         if place is not None:
-            return _Branch(like, places)
+            return kids, places
     return None
 
 
@@ -128,10 +142,10 @@ def lift(x: Any, to: Lifted) -> tuple[Any, Any]:
     """`x` with tracked stand-ins for its numbers and tensors, and the place of its gradient.
 
     Layers are passed as they are: they may change their state, and their parameters are what is
-    tracked. A place is the number of a leaf, or None, or a branch of places.
+    tracked. A place is the number of a leaf, or None, or a pair of children and their places.
     """
     if isinstance(x, nn.Module):
-        return x, module_map(x, to)
+        return x, _planned(x, to)
     x = array(x)
     if isinstance(x, torch.Tensor):
         return _lift_tensor(x, to)
@@ -154,7 +168,10 @@ def lift(x: Any, to: Lifted) -> tuple[Any, Any]:
         return _fill(hollow, kids, [new for new, _ in pairs]), where
     if all(new is kid for (new, _), (_, kid) in zip(pairs, _items(kids), strict=True)):
         return x, where
-    return rebuild(_like(kids, [new for new, _ in pairs])), where
+    copy = rebuild(_like(kids, [new for new, _ in pairs]))
+    if _is_object(rebuild) and hasattr(copy, "__dict__"):
+        to.copies.append((x, copy, dict(vars(copy))))
+    return copy, where
 
 
 def _lift_tensor(x: torch.Tensor, to: Lifted) -> tuple[Any, Any]:
@@ -179,43 +196,100 @@ def _lift_tensor(x: torch.Tensor, to: Lifted) -> tuple[Any, Any]:
 
 
 def module_map(x: Any, to: Lifted) -> Any:
-    """The places of the gradients by a layer's parameters: a branch of its fields, and so on down.
+    """The places of the gradients by a layer's parameters: its fields with theirs, and so on down.
 
     What isn't trained (buffers, state, frozen parameters) has no gradient. A tied tensor has its
     whole gradient at its first place.
     """
-    if isinstance(x, torch.Tensor):
-        if is_whole(x) or isinstance(x, Tracked) or (not x.requires_grad and isinstance(x, nn.Parameter)):
-            return None
-        return to.add_known(x)
     rule = _rule(type(x))
-    if rule is None or id(x) in to.above:
+    if rule is None:
+        return _parameter_place(x, to) if isinstance(x, torch.Tensor) else None
+    if id(x) in to.above:
         return None
     kids = rule(x)[0]
-    if not kids:
+    if type(kids) is tuple and not kids:
         return None
-    chosen = _trained(x, kids)
     to.above[id(x)] = None
+    chosen = _trained(x, kids)
     if chosen is kids or not isinstance(kids, NamedTuple):
-        places = [module_map(kid, to) for _, kid in _items(chosen)]
+        places = [module_map(kid, to) for kid in _values(chosen)]
     else:
-        places = [module_map(kid, to) if name in vars(chosen) else None for name, kid in _items(kids)]
+        names = vars(chosen)
+        places = [module_map(kid, to) if name in names else None for name, kid in vars(kids).items()]
     del to.above[id(x)]
     return _branch(kids, places)
 
 
+class _Plan:
+    """What `module_map` found in a model, for as long as nothing that it went through is replaced."""
+
+    __slots__ = ("edges", "flags", "ids", "leaves", "place")
+
+    def __init__(self, edges: list[tuple[dict[str, Any], str, Any]], leaves: list[torch.Tensor], place: Any) -> None:
+        self.edges, self.leaves, self.place = edges, leaves, place
+        # Freezing a parameter, or thawing it, changes what there is to differentiate by.
+        self.flags = [(x, x.requires_grad) for _, _, x in edges if isinstance(x, torch.Tensor)]
+        self.ids = {id(x) for x in leaves}
+
+    def holds(self) -> bool:
+        for table, key, value in self.edges:
+            if table.get(key) is not value:
+                return False
+        return all(x.requires_grad is flag for x, flag in self.flags)
+
+
+_plans: weakref.WeakKeyDictionary[nn.Module, _Plan] = weakref.WeakKeyDictionary()
+
+
+def _planned(x: nn.Module, to: Lifted) -> Any:
+    """The same as `module_map`, without the walk if it was made before and nothing has changed since."""
+    if to.leaves:
+        return module_map(x, to)
+    plan = _plans.get(x)
+    if plan is not None and plan.holds():
+        to.leaves, to.seen, to.own = list(plan.leaves), set(plan.ids), not plan.leaves
+        return plan.place
+    place = module_map(x, to)
+    edges = None if to.borrowed or to.standins else _edges(x)
+    if edges is not None:
+        _plans[x] = _Plan(edges, list(to.leaves), place)
+    return place
+
+
+def _edges(x: Any) -> list[tuple[dict[str, Any], str, Any]] | None:
+    """Where each thing in a model is kept, as (table, key, thing); None if some of it may change unseen."""
+    if isinstance(x, (tuple, NamedTuple)):
+        kids, edges = list(x), []
+    elif hasattr(type(x), "_edges"):
+        edges = x._edges()
+        if edges is None:
+            return None
+        kids = list(_values(_trained(x, children(x))))
+    else:
+        return [] if isleaf(x) else None
+    for kid in kids:
+        more = _edges(kid)
+        if more is None:
+            return None
+        edges = edges + more
+    return edges
+
+
+def _parameter_place(x: torch.Tensor, to: Lifted) -> int | None:
+    if (not x.requires_grad and (is_whole(x) or isinstance(x, nn.Parameter))) or isinstance(x, Tracked):
+        return None
+    return to.add_known(x)
+
+
 def collect(place: Any, grads: Sequence[torch.Tensor | None]) -> Any:
     """The gradients at their places; None for a branch in which there is none."""
-    if place is None:
-        return None
-    if type(place) is int:
-        return grads[place]
-    if type(place) is _Number:
-        return _number_gradient(grads[place.leaf])
-    values = [collect(p, grads) for p in place.places]
+    if type(place) is not tuple:
+        return None if place is None else grads[place] if type(place) is int else _number_gradient(grads[place.leaf])
+    kids, places = place
+    values = [None if p is None else grads[p] if type(p) is int else collect(p, grads) for p in places]
     for value in values:
         if value is not None:
-            return _like(place.like, values)
+            return _like(kids, values)
     return None
 
 
@@ -250,9 +324,11 @@ def check_loss(y: Any, leaves: list[torch.Tensor]) -> None:
 
 
 def value_of(y: Any) -> Any:
-    """What `withgradient` and `pullback` give back of `f`'s result: the same, cut from its graph and from parameters."""
+    """What `withgradient` and `pullback` give back of a result: the same, cut from its graph and from parameters."""
     if nested():
         return y
+    if isinstance(y, torch.Tensor):
+        return _value(y)
     return fmap(lambda v: _value(v) if isinstance(v, torch.Tensor) else v, y, exclude=_is_value)
 
 
@@ -267,12 +343,13 @@ def _value(y: torch.Tensor) -> Any:
     return untracked(y).clone()
 
 
+# The tensors whose `requires_grad` is on for a while, with the number of calls in all threads that need it so.
 _borrowed: dict[int, tuple[torch.Tensor, int]] = {}
 _lock = threading.Lock()
 
 
 class _Borrowed:
-    """Inside, the tensors have `requires_grad` on; it goes off after the last of those who borrowed them."""
+    """Inside, the tensors have `requires_grad` on; what was off goes off again with the last who borrowed it."""
 
     __slots__ = ("_tensors",)
 
@@ -281,6 +358,7 @@ class _Borrowed:
 
     def __enter__(self) -> None:
         with _lock:
+            self._tensors = [x for x in self._tensors if not x.requires_grad or id(x) in _borrowed]
             for x in self._tensors:
                 _, count = _borrowed.get(id(x), (x, 0))
                 x.requires_grad_(True)
@@ -323,6 +401,15 @@ class _Swap(TorchFunctionMode):
 
 def _lift_all(args: tuple[Any, ...]) -> tuple[Lifted, list[Any], list[Any]]:
     lifted = Lifted()
+    for arg in args:
+        if isinstance(arg, types.FunctionType) and arg.__closure__ is None:
+            found = [v for v in arg.__code__.co_names if isinstance(arg.__globals__.get(v), (torch.Tensor, nn.Module))]
+            if found:
+                warnings.warn(
+                    f"there is no gradient by what the function {arg.__name__} uses of global variables, "
+                    f"{', '.join(found)}: make them locals of an enclosing function, or arguments.",
+                    stacklevel=4,
+                )
     pairs = [lift(arg, lifted) for arg in args]
     return lifted, [x for x, _ in pairs], [place for _, place in pairs]
 
@@ -332,6 +419,7 @@ def explicit_gradient(f: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any
         lifted, inputs, places = _lift_all(args)
         with lifted.following(call.inference):
             y = f(*inputs)
+            lifted.keep_changes()
             check_loss(y, lifted.leaves)
             grads = lifted.gradients(y, call)
             return tuple([collect(place, grads) for place in places])
@@ -342,10 +430,23 @@ def explicit_withgradient(f: Callable[..., Any], args: tuple[Any, ...]) -> Named
         lifted, inputs, places = _lift_all(args)
         with lifted.following(call.inference):
             y = f(*inputs)
+            lifted.keep_changes()
             loss = first_of(y)
             check_loss(loss, lifted.leaves)
             grads = lifted.gradients(loss, call)
             return NamedTuple.of({"val": value_of(y), "grad": tuple([collect(place, grads) for place in places])})
+
+
+def flat_withgradient(f: Callable[[Any], Any], model: nn.Module) -> tuple[Any, Any, list[torch.Tensor], Any]:
+    """The value of `f(model)`; the place of its gradient, the parameters that it is by, and the gradient by each."""
+    with differentiating() as call:
+        lifted = Lifted()
+        _, place = lift(model, lifted)
+        with lifted.following(call.inference):
+            y = f(model)
+            loss = first_of(y)
+            check_loss(loss, lifted.leaves)
+            return value_of(y), place, lifted.leaves, lifted.gradients(loss, call)
 
 
 def first_of(y: Any) -> Any:
@@ -362,6 +463,7 @@ def explicit_pullback(f: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any
         lifted, inputs, places = _lift_all(args)
         with lifted.following(call.inference):
             y = f(*inputs)
+            lifted.keep_changes()
         value = value_of(y)
         back = back_of(y, lifted, call)
 

@@ -50,12 +50,14 @@ def gradient(f: Callable[..., Any], *args: Any) -> Any:
 
     A number gives a float, a tensor a tensor of its size, a named tuple, a layer or any other
     structure the same structure of gradients, and None stands wherever there is nothing to
-    differentiate. A list of numbers counts as an array. Nests to any order.
+    differentiate. A list of numbers counts as an array. What `f` captures is constant, as is all that
+    was computed before the call; a layer's parameters are what they are everywhere. Nests to any order.
 
     With a `Params` as the only argument, `f` takes none, and the result is a `Grads` with the
     gradient by each of those tensors.
 
-    Raises `TypeError` if `f` doesn't return one real number.
+    Raises `TypeError` if `f` doesn't return one real number; warns if it returns a plain float, which
+    has no gradient.
 
     >>> gradient(lambda x: 3 * x**2 + 2 * x + 1, 2)
     (14.0,)
@@ -122,33 +124,53 @@ def withjacobian(f: Callable[..., Any], *args: Any) -> NamedTuple:
         y = array(f(*xs))
         y = y if isinstance(y, torch.Tensor) else torch.as_tensor(y) if isinstance(y, (int, float)) else y
         if not isinstance(y, torch.Tensor) or y.is_complex():
-            raise TypeError(f"jacobian needs a function that returns a real array or number, and it returned {summary(y)}")
+            raise TypeError(
+                f"jacobian needs a function that returns a real array or number, and it returned {summary(y)}"
+            )
         return _vec(y)
 
     # The caller's own arrays, so that their sizes are those that the matrices get.
     xs = list(ps) if ps is not None else [array(arg) for arg in args]
     y, back = pullback(vectorised, ps) if ps is not None else pullback(vectorised, *xs)
-    rows = [back(seed) for seed in torch.eye(len(y), dtype=y.dtype if y.is_floating_point() else None, device=y.device)]
+    rows = [back(seed) for seed in torch.eye(len(y), dtype=_float_of(y), device=y.device)]
 
     def matrix(i: int, x: Any) -> Any:
+        found = [row[i] if ps is None else row[x] for row in rows]
+        if _is_number(x):
+            dtype = _float_of(y).to_complex() if isinstance(x, complex) else _float_of(y)
+            return _stack([torch.as_tensor(0.0 if g is None else g, dtype=dtype) for g in found], (), dtype)
         if isinstance(x, torch.Tensor) and x.dtype != torch.bool:
-            found = [row[x] if ps is not None else row[i] for row in rows]
-            zero = torch.zeros(x.shape, dtype=_float_of(x), device=x.device)
-            return torch.stack([_vec(zero if g is None else g) for g in found])
-        if isinstance(x, (int, float)) and not isinstance(x, bool):
-            return torch.stack([torch.as_tensor(0.0 if row[i] is None else row[i], dtype=_float_of(y)) for row in rows])
+            zero = _zeros_like(x)
+            return _stack([_vec(zero if g is None else g) for g in found], (x.numel(),), zero.dtype)
         return None
 
     matrices = [matrix(i, x) for i, x in enumerate(xs)]
     return NamedTuple.of({"val": y, "grad": tuple(matrices) if ps is None else Grads(matrices, ps.copy())})
 
 
+def _stack(rows: list[torch.Tensor], shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    return torch.stack(rows) if rows else torch.zeros((0, *shape), dtype=dtype)
+
+
+def _is_number(x: Any) -> bool:
+    """A number, or what stands for one inside another gradient."""
+    return (isinstance(x, (int, float, complex)) and not isinstance(x, bool)) or getattr(x, "number", False)
+
+
 def _vec(x: torch.Tensor) -> torch.Tensor:
-    return x.permute(*range(x.ndim)[::-1]).reshape(-1)
+    return _flipped(x).reshape(-1)
+
+
+def _flipped(x: torch.Tensor) -> torch.Tensor:
+    return x.permute(tuple(range(x.ndim))[::-1])
 
 
 def _float_of(x: torch.Tensor) -> torch.dtype:
     return x.dtype if x.is_floating_point() or x.is_complex() else torch.get_default_dtype()
+
+
+def _zeros_like(x: torch.Tensor) -> torch.Tensor:
+    return torch.zeros(x.shape, dtype=_float_of(x), device=x.device)
 
 
 def hessian(f: Callable[[Any], Any], x: Any) -> Any:
@@ -163,11 +185,11 @@ def hessian(f: Callable[[Any], Any], x: Any) -> Any:
     12.0
     """
     x = array(x)
+    if _is_number(x) and not isinstance(x, complex):
+        return _number_or_zero(gradient(lambda v: _partial(f, 0, v), x)[0])
     if isinstance(x, torch.Tensor):
         return jacobian(lambda v: _partial(f, 0, v), x)[0]
-    if isinstance(x, (int, float)) and not isinstance(x, bool):
-        return gradient(lambda v: _partial(f, 0, v), x)[0] or 0.0
-    raise TypeError(f"hessian needs a number or an array, and got {summary(x)}")
+    raise TypeError(f"hessian needs a real number or an array of them, and got {summary(x)}")
 
 
 def hessian_reverse(f: Callable[[Any], Any], x: Any) -> Any:
@@ -194,29 +216,31 @@ def diaghessian(f: Callable[..., Any], *args: Any) -> tuple[Any, ...]:
             return _partial(f, i, *args[:i], v, *args[i + 1 :])
 
         x = array(x)
+        if isinstance(x, complex) or (isinstance(x, torch.Tensor) and x.is_complex()):
+            raise TypeError(f"diaghessian needs real numbers and arrays of them, and got {summary(x)}")
+        if _is_number(x):
+            return _number_or_zero(gradient(partial, x)[0])
         if isinstance(x, torch.Tensor) and x.dtype != torch.bool:
             _, back = pullback(lambda v: _vec(partial(v)), x)
-            zero = torch.zeros(x.shape, dtype=_float_of(x), device=x.device)
-            seeds = torch.eye(x.numel(), dtype=zero.dtype, device=x.device)
-            found = (back(seed)[0] for seed in seeds)
-            flat = torch.stack([_vec(zero if g is None else g)[k] for k, g in enumerate(found)])
-            return flat.reshape(x.shape[::-1]).permute(*range(x.ndim)[::-1])
-        if isinstance(x, (int, float)) and not isinstance(x, bool):
-            return gradient(partial, x)[0] or 0.0
+            zero = _zeros_like(x)
+            found = [back(seed)[0] for seed in torch.eye(x.numel(), dtype=zero.dtype, device=x.device)]
+            flat = _stack([_vec(zero if g is None else g)[k] for k, g in enumerate(found)], (), zero.dtype)
+            return _flipped(flat.reshape(x.shape[::-1]))
         return None
 
     return tuple(diagonal(i, x) for i, x in enumerate(args))
 
 
+def _number_or_zero(grad: Any) -> Any:
+    return 0.0 if grad is None else grad
+
+
 def _partial(f: Callable[..., Any], i: int, *args: Any) -> Any:
     """The gradient of `f(*args)` by the argument `i`, zero where `f` doesn't depend on it."""
     grad = gradient(f, *args)[i]
-    x = args[i]
     if grad is not None:
         return grad
-    if isinstance(x, torch.Tensor) and not getattr(x, "number", False):
-        return torch.zeros(x.shape, dtype=_float_of(x), device=x.device)
-    return torch.zeros((), dtype=torch.float64)
+    return torch.zeros((), dtype=torch.float64) if _is_number(args[i]) else _zeros_like(args[i])
 
 
 def ignore_derivatives(x: Any) -> Any:

@@ -25,8 +25,8 @@ __all__ = ["Grads", "Params", "params"]
 class Params:
     """An ordered set of tensors by identity, to take implicit gradients by: `Params([W, b])`.
 
-    Two tensors of equal values are two members; one tensor under two names is one. Raises
-    `TypeError` for a member that is no tensor.
+    Two tensors of equal values are two members; one tensor under two names is one. Has the operators
+    of sets: `|`, `&`, `-`, `in`. Raises `TypeError` for a member that is no tensor.
 
     >>> W, b = torch.ones(1, 2), torch.zeros(1)
     >>> ps = Params([W, b])
@@ -39,7 +39,10 @@ class Params:
     def __init__(self, xs: Iterable[torch.Tensor] = ()) -> None:
         # The tensors are held, so that no other can come to have the id of one of them.
         self._members: dict[int, torch.Tensor] = {}
-        self.push_(*xs)
+        self.union_(xs)
+
+    def __reduce__(self) -> Any:
+        return Params, (list(self),)  # in a copy, or read from a file, the ids are others
 
     def push_(self, *xs: torch.Tensor) -> Self:
         """Adds tensors at the end; those already there stay where they are."""
@@ -59,6 +62,8 @@ class Params:
     def union_(self, *others: Iterable[torch.Tensor]) -> Self:
         """Adds the tensors of `others`."""
         for other in others:
+            if isinstance(other, torch.Tensor):
+                raise TypeError(f"Params takes a collection of tensors, as in Params([W]), and got a {summary(other)}")
             self.push_(*other)
         return self
 
@@ -83,20 +88,25 @@ class Params:
 
     def copy(self) -> Params:
         """Another set of the same tensors."""
-        return Params(self)
+        new = Params()
+        new._members.update(self._members)
+        return new
 
     def copy_(self, x: torch.Tensor) -> Self:
-        """Writes the vector `x` into the tensors, one after the other, column-major. Raises `ValueError` if sizes differ."""
+        """Writes the vector `x` into the tensors, one after the other, column-major. Raises `ValueError` for sizes."""
         total = sum(p.numel() for p in self)
         if x.shape != (total,):
             raise ValueError(f"copy_ needs a vector of {total} elements, and got {summary(x)}")
         with torch.no_grad():
             for p, part in zip(self, x.split([p.numel() for p in self]), strict=True):
-                p.copy_(part.reshape(p.shape[::-1]).permute(*range(p.ndim)[::-1]))
+                p.copy_(part.reshape(p.shape[::-1]).permute(tuple(range(p.ndim))[::-1]))
         return self
 
-    __or__ = union
-    __and__ = intersect
+    def __or__(self, other: Iterable[torch.Tensor]) -> Params:
+        return self.union(other)
+
+    def __and__(self, other: Iterable[torch.Tensor]) -> Params:
+        return self.intersect(other)
 
     def __sub__(self, other: Iterable[torch.Tensor]) -> Params:
         return self.copy().delete_(*other)
@@ -171,29 +181,38 @@ class Grads(Mapping[torch.Tensor, Any]):
     __eq__ = object.__eq__
     __hash__ = object.__hash__
 
-    def map(self, f: Callable[..., Any], *others: Grads) -> Grads:
-        """New gradients `f(g, …)`, tensor by tensor; those that are None here stay so."""
-        for other in others:
-            if not self.params.issetequal(other.params):
-                raise ValueError("gradients by different parameters can't be combined")
-        return Grads([None if g is None else f(g, *(o[p] for o in others)) for p, g in self.items()], self.params)
+    def __reduce__(self) -> Any:
+        return Grads, (list(self._grads.values()), self.params)
 
-    def map_(self, f: Callable[..., Any], *others: Grads) -> Self:
+    def map(self, f: Callable[..., Any], *others: Mapping[torch.Tensor, Any]) -> Grads:
+        """New gradients `f(g, …)`, tensor by tensor; those that are None here stay so, and are zeros in `others`."""
+        self._check(*others)
+
+        def of(p: torch.Tensor, g: Any) -> Any:
+            return f(g, *[torch.zeros_like(g) if other[p] is None else other[p] for other in others])
+
+        return Grads([None if g is None else of(p, g) for p, g in self.items()], self.params)
+
+    def map_(self, f: Callable[..., Any], *others: Mapping[torch.Tensor, Any]) -> Self:
         """The same in place: each gradient becomes `f(g, …)`."""
         self._grads = self.map(f, *others)._grads
         return self
 
+    def _check(self, *others: Mapping[torch.Tensor, Any]) -> None:
+        for other in others:
+            if not self.params.issetequal(other.keys()):
+                raise ValueError("gradients by different parameters can't be combined")
+
     def _with(self, other: Any, combine: Callable[[Any, Any], Any]) -> Grads:
-        if not isinstance(other, Grads):
+        if not isinstance(other, Mapping):
             return NotImplemented
-        if not self.params.issetequal(other.params):
-            raise ValueError("gradients by different parameters can't be combined")
+        self._check(other)
         return Grads([combine(g, other[p]) for p, g in self.items()], self.params)
 
-    def __add__(self, other: Grads) -> Grads:
+    def __add__(self, other: Mapping[torch.Tensor, Any]) -> Grads:
         return self._with(other, lambda a, b: b if a is None else a if b is None else a + b)
 
-    def __sub__(self, other: Grads) -> Grads:
+    def __sub__(self, other: Mapping[torch.Tensor, Any]) -> Grads:
         return self._with(other, lambda a, b: a if b is None else -b if a is None else a - b)
 
     def __neg__(self) -> Grads:
@@ -217,7 +236,7 @@ class Grads(Mapping[torch.Tensor, Any]):
 
 
 def params(*models: Any) -> Params:
-    """The trainable tensors of models, layers, structures of tensors, or functions that capture some.
+    """The trainable tensors of models, layers, structures or iterators of tensors, or functions that capture some.
 
     Numbers are ignored. A list of numbers is no tensor, so it can't be a parameter: nobody would
     hold the tensor to look its gradient up by. Warns if a function given captures nothing, because
@@ -240,20 +259,22 @@ def params(*models: Any) -> Params:
                 stacklevel=2,
             )
     found = Params()
-    seen: set[int] = set()
+    seen: dict[
+        int, Any
+    ] = {}  # what was seen is held: children are made on the fly, and an id is theirs only while they live
 
     def visit(x: Any) -> None:
         if isinstance(x, torch.Tensor):
             if x.dtype != torch.bool and not (isinstance(x, nn.Parameter) and not x.requires_grad):
                 found.push_(x)
+        elif isinstance(x, (Params, Iterator)):
+            for v in x:
+                visit(v)
         elif id(x) not in seen and not isleaf(x):
-            seen.add(id(x))
-            kids = trainable(x)
-            alive.append(kids)
-            for _, kid in _items(kids):
+            seen[id(x)] = x
+            for _, kid in _items(trainable(x)):
                 visit(kid)
 
-    alive: list[Any] = []  # children are made on the fly; an id is theirs only while they live
     visit(models)
     return found
 
@@ -304,3 +325,7 @@ def implicit_pullback(f: Callable[[], Any], ps: Params) -> tuple[Any, Callable[[
             return Grads(back(seed), ps.copy())
 
     return value, pull
+
+
+# `torch.load` builds nothing that it wasn't told of, and Flux 0.12's page on saving saves `params(m)`.
+torch.serialization.add_safe_globals([Params])

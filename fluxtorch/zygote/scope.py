@@ -73,7 +73,7 @@ class differentiating:
         if self._depth == 1:
             _local.token = self._token or object()
             _local.done = []
-        self.start: int = torch.autograd._get_sequence_nr()
+        self.start: int = torch.autograd._get_sequence_nr()  # type: ignore[attr-defined]
         return self
 
     def __exit__(self, *exc: Any) -> None:

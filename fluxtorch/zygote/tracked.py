@@ -12,10 +12,15 @@ from typing_extensions import Self
 __all__ = ["Literals", "Tracked", "is_whole", "raw", "untracked"]
 
 # Properties of torch's graph, which integers have none of.
-_OF_THE_GRAPH = frozenset("requires_grad grad_fn grad is_leaf retains_grad _base output_nr".split())
-# Step functions, for which torch has no derivative; shifts would answer otherwise for floats.
-_STEPS = frozenset("floor_divide __floordiv__ __rfloordiv__ __lshift__ __rshift__ __rlshift__ __rrshift__".split())
-_IN_PLACE = frozenset(f"__i{op}__" for op in "add sub mul truediv floordiv mod pow and or xor lshift rshift".split())
+_OF_THE_GRAPH = frozenset(("requires_grad", "grad_fn", "grad", "is_leaf", "retains_grad", "_base", "output_nr"))
+# Step functions, for which torch has no derivative.
+_STEPS = frozenset(
+    ("floor_divide", *(f"__{op}__" for op in ("floordiv", "rfloordiv", "lshift", "rshift", "rlshift", "rrshift")))
+)
+# torch has no derivative of these by the divisor.
+_REMAINDERS = frozenset(("remainder", "__mod__", "__rmod__"))
+_OPERATORS = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow")
+_IN_PLACE = frozenset(f"__i{op}__" for op in (*_OPERATORS, "and", "or", "xor", "lshift", "rshift"))
 _FAILURES = (TypeError, IndexError, RuntimeError, ValueError)
 
 
@@ -55,6 +60,9 @@ class Tracked(torch.Tensor):
     def __round__(self, ndigits: int | None = None) -> Any:
         return round(untracked(self)) if self.number and ndigits is None else torch.round(self, decimals=ndigits or 0)
 
+    def __deepcopy__(self, memo: Any) -> Any:
+        return self.clone()
+
     def __hash__(self) -> int:
         return hash(untracked(self)) if self.number else id(self)
 
@@ -67,7 +75,7 @@ def _rebinding(op: str) -> Any:
 
 
 # `n -= 1` gives a number a new value; the value that somebody else holds stays.
-for _op in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow"):
+for _op in _OPERATORS:
     if hasattr(torch.Tensor, f"__i{_op}__"):
         setattr(Tracked, f"__i{_op}__", _rebinding(_op))
 
@@ -98,8 +106,8 @@ def _call(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any
         name = func.__self__.__name__  # type: ignore[attr-defined]
     operands = [x for x in _flat((args, kwargs)) if isinstance(x, torch.Tensor)]
     number = all(isinstance(x, Tracked) and x.number for x in operands)
-    if name == "__repr__" and number:
-        return repr(args[0].item())
+    if name in ("__repr__", "__format__"):
+        return (repr if name == "__repr__" else format)(untracked(args[0]), *args[1:])
     if name in _IN_PLACE or name == "__setitem__" or (name.endswith("_") and not name.endswith("__")):
         return _in_place(func, args, kwargs, operands)
     integers = None
@@ -111,11 +119,22 @@ def _call(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any
         else:
             if not any(isinstance(x, torch.Tensor) for x in _flat(integers)):
                 return integers  # item, shape, dtype and the like
-    if name in _STEPS:
-        graphs: Callable[[Any], Any] = _detached_graph
-    else:
-        graphs = _graph
-    return _wrapped(_attempt(func, args, kwargs, graphs, _graph_of_array, _itself), number, integers)
+    if name in _REMAINDERS:
+        a, b = map(_graph, args[::-1] if name == "__rmod__" else args)
+        return _wrapped(a - (_detached(a) // _detached(b)) * b, number, integers)
+    kinds = [x.dtype for x in operands if not is_whole(x)] or [torch.get_default_dtype()]
+
+    def of_one_kind(x: Any) -> Any:  # as a product of matrices wants them
+        return _graph(x).to(kinds[0]) if isinstance(x, torch.Tensor) and is_whole(x) and x.dtype != torch.bool else x
+
+    views = [_detached_graph] if name in _STEPS else [_graph, of_one_kind, _graph_of_array, _itself]
+    try:
+        result = _attempt(func, args, kwargs, *views)
+    except _FAILURES:
+        if integers is None:
+            raise
+        result = integers.double() if number and isinstance(integers, torch.Tensor) else integers
+    return _wrapped(result, number, integers)
 
 
 def _attempt(func: Callable[..., Any], args: Any, kwargs: Any, *views: Callable[[Any], Any]) -> Any:
@@ -129,7 +148,9 @@ def _attempt(func: Callable[..., Any], args: Any, kwargs: Any, *views: Callable[
     raise error or AssertionError
 
 
-def _in_place(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], operands: list[torch.Tensor]) -> Any:
+def _in_place(
+    func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], operands: list[torch.Tensor]
+) -> Any:
     target = args[0]
     if not isinstance(target, Tracked):
         return _attempt(func, args, kwargs, _graph, _graph_of_array, _itself)
@@ -144,16 +165,20 @@ def _graph(x: Any) -> Any:
     return x.graph if isinstance(x, Tracked) and x.graph is not None else x
 
 
+def _detached(x: Any) -> Any:
+    return x.detach() if isinstance(x, torch.Tensor) else x
+
+
 def _detached_graph(x: Any) -> Any:
-    return _graph(x).detach() if isinstance(x, Tracked) else x
-
-
-def _graph_of_array(x: Any) -> Any:
-    return x if isinstance(x, Tracked) and x.number else _graph(x)
+    return _detached(_graph(x))
 
 
 def _itself(x: Any) -> Any:
-    return x
+    return x.item() if isinstance(x, Tracked) and x.number and x.graph is not None else x
+
+
+def _graph_of_array(x: Any) -> Any:
+    return _itself(x) if isinstance(x, Tracked) and x.number else _graph(x)
 
 
 def _plain(x: Any) -> Any:
@@ -195,7 +220,7 @@ def _each(f: Callable[[Any], Any], x: Any) -> Any:
 
 
 class Literals(TorchFunctionMode):
-    """While active, an array written down with numbers of `gradient` in it keeps their graph: `torch.tensor([1, x])`."""
+    """While active, an array written down with numbers of `gradient` in it keeps their graph: `tensor([1, x])`."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -206,12 +231,11 @@ class Literals(TorchFunctionMode):
             like = func(_each(lambda x: untracked(x) if isinstance(x, Tracked) else x, args[0]), **kwargs)
             stacked = _stacked(args[0], torch.get_default_dtype() if is_whole(like) else like.dtype, like.device)
             return Tracked.of(raw(stacked), False, like) if is_whole(like) else stacked
-        if name in ("full", "full_like", "new_full"):
-            value = kwargs.get("fill_value", args[-1])
-            if isinstance(value, Tracked):
-                one = type(untracked(value))(1)
-                given = {**kwargs, "fill_value": one} if "fill_value" in kwargs else kwargs
-                return func(*(args if given is not kwargs else (*args[:-1], one)), **given) * value
+        if name in ("full", "full_like", "new_full") and isinstance(
+            value := kwargs.get("fill_value", args[-1]), Tracked
+        ):
+            given = {k: 1 if x is value else x for k, x in kwargs.items()}
+            return func(*[1 if x is value else x for x in args], **given) * value
         return func(*args, **kwargs)
 
 

@@ -1,0 +1,146 @@
+"""Dot-product attention with several heads."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from fluxtorch.arrays import summary
+from fluxtorch.base import identity
+from fluxtorch.errors import DimensionMismatch
+from fluxtorch.nnlib.operands import alike, axes, floats, reversed_axes, tensor, whole
+
+__all__ = ["dot_product_attention", "dot_product_attention_scores", "make_causal_mask"]
+
+
+def dot_product_attention(
+    query: Any,
+    key: Any,
+    value: Any,
+    bias: Any = None,
+    *,
+    fdrop: Callable[[Any], Any] = identity,
+    mask: Any = None,
+    nheads: int = 1,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention of queries to keys, and the values that it picks, as in transformers: `(y, scores)`.
+
+    `query` is `(qk_dim, q_len, batch...)`, `key` `(qk_dim, kv_len, batch...)`, `value` `(v_dim,
+    kv_len, batch...)`, with any number of batch axes or none. `y` is `(v_dim, q_len, batch...)`,
+    the scores `(kv_len, q_len, nheads, batch...)`; over `kv_len` they sum to 1.
+
+    `bias` is added before the softmax, and where `mask` is False the score is 0; both line up, from
+    the first axis, with `(kv_len, q_len, nheads, batch)`, all batch axes counting as one. `fdrop`
+    is applied to the scores after the softmax. The features are split among `nheads` heads.
+
+    Raises `DimensionMismatch` if the sizes don't fit, `TypeError` for a mask that is not Bool.
+    Vaswani et al., "Attention is all you need", https://arxiv.org/abs/1706.03762.
+
+    >>> q, k, v = torch.ones(10, 20, 2), torch.ones(10, 30, 2), torch.ones(20, 30, 2)
+    >>> y, scores = dot_product_attention(q, k, v, nheads=5)
+    >>> y.shape, scores.shape
+    (torch.Size([20, 20, 2]), torch.Size([30, 20, 5, 2]))
+    """
+    q, k, v = (floats(tensor("dot_product_attention", x)) for x in (query, key, value))
+    nheads = whole("nheads", nheads, 1)
+    _check(q, k, v, nheads)
+    batch = q.shape[2:]
+    q, k, v = (_split(x, nheads) for x in (q, k, v))
+    scores = _scores(q, k, bias, mask, fdrop)
+    α, v = alike(reversed_axes(scores), v)
+    y = torch.matmul(α, v).transpose(1, 2)
+    return (
+        reversed_axes(y.reshape(*batch[::-1], y.shape[1], y.shape[2] * y.shape[3])),
+        reversed_axes(reversed_axes(scores).reshape(*batch[::-1], *α.shape[1:])),
+    )
+
+
+def dot_product_attention_scores(
+    query: Any, key: Any, bias: Any = None, *, fdrop: Callable[[Any], Any] = identity, mask: Any = None
+) -> torch.Tensor:
+    """The scores of `dot_product_attention`, `(kv_len, q_len, nheads, batch)`.
+
+    `query` is `(qk_dim ÷ nheads, nheads, q_len, batch)`, `key` the same with `kv_len`.
+
+    Raises `DimensionMismatch` if the sizes don't fit, `TypeError` for a mask that is not Bool.
+
+    >>> dot_product_attention_scores(torch.ones(4, 2, 3, 1), torch.ones(4, 2, 5, 1))[:, 0, 0, 0]
+    tensor([0.2000, 0.2000, 0.2000, 0.2000, 0.2000])
+    """
+    q, k = (floats(tensor("dot_product_attention_scores", x)) for x in (query, key))
+    if q.ndim != 4 or k.ndim != 4 or (*q.shape[:2], q.shape[3]) != (*k.shape[:2], k.shape[3]):
+        raise DimensionMismatch(
+            "dot_product_attention_scores expects a query and a key (features, heads, length, batch) that differ in "
+            f"length only, and got a {summary(q)} and a {summary(k)}"
+        )
+    return _scores(reversed_axes(q).transpose(1, 2), reversed_axes(k).transpose(1, 2), bias, mask, fdrop)
+
+
+def make_causal_mask(x: Any, dims: int = 1) -> torch.Tensor:
+    """A mask for attention that looks at no later keys: `(n, n)`, Bool, `m[i, j] == (i <= j)`.
+
+    `n` is the length of `x` along the axis `dims`.
+
+    >>> make_causal_mask(torch.ones(8, 3)).int()
+    tensor([[1, 1, 1],
+            [0, 1, 1],
+            [0, 0, 1]], dtype=torch.int32)
+    """
+    x = tensor("make_causal_mask", x)
+    (axis,) = axes("make_causal_mask", x, dims)
+    n = x.shape[axis]
+    return reversed_axes(torch.ones(n, n, dtype=torch.bool, device=x.device).tril())
+
+
+def _check(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, nheads: int) -> None:
+    why = None
+    if q.ndim < 2 or not q.ndim == k.ndim == v.ndim:
+        why = "they must have as many axes, (features, length, batch...)"
+    elif not q.shape[2:] == k.shape[2:] == v.shape[2:]:
+        why = "their batch axes must be the same"
+    elif q.shape[0] != k.shape[0]:
+        why = "query and key must have as many features, axis 0"
+    elif k.shape[1] != v.shape[1]:
+        why = "key and value must be of the same length, axis 1"
+    elif any(x.shape[0] % nheads for x in (q, k, v)):
+        why = f"the features, axis 0, must be divisible by nheads, {nheads}"
+    if why:
+        raise DimensionMismatch(
+            f"dot_product_attention got as query a {summary(q)}, as key a {summary(k)}, as value a {summary(v)}: {why}"
+        )
+
+
+def _split(x: torch.Tensor, nheads: int) -> torch.Tensor:
+    """`(features, length, batch...)` in reversed order by heads: `(batch, nheads, length, features ÷ nheads)`."""
+    xr = reversed_axes(x).reshape(math.prod(x.shape[2:]), x.shape[1], nheads, x.shape[0] // nheads)
+    return xr.transpose(1, 2)
+
+
+def _scores(q: torch.Tensor, k: torch.Tensor, bias: Any, mask: Any, fdrop: Callable[[Any], Any]) -> torch.Tensor:
+    """The scores, in Flux's order, of a query and a key as `_split` gives them."""
+    q, k = alike(q, k)
+    logits = torch.matmul(q / math.sqrt(q.shape[-1]), k.transpose(-2, -1))
+    if bias is not None:
+        logits = logits + _beside(logits, bias, "bias")
+    if mask is not None:
+        mask = _beside(logits, mask, "mask")
+        if mask.dtype != torch.bool:
+            raise TypeError(f"the mask must be of Bool elements, and is a {summary(reversed_axes(mask))}")
+        logits = torch.where(mask, logits, -math.inf)
+    # Where a score is infinite it is 1, as in NNlib. Out of autograd's sight: a softmax needs its output only.
+    logits.detach().clamp_max_(torch.finfo(logits.dtype).max)
+    return fdrop(reversed_axes(torch.softmax(logits, -1)))  # type: ignore[no-any-return]
+
+
+def _beside(logits: torch.Tensor, x: Any, what: str) -> torch.Tensor:
+    """`x`, given in Flux's order, reversed: to that torch adds missing axes at the right end."""
+    x = tensor("dot_product_attention", x)
+    size = tuple(logits.shape[::-1])
+    if x.ndim > 4 or any(m not in (1, n) for m, n in zip(x.shape, size, strict=False)):
+        raise DimensionMismatch(
+            f"the {what}, a {summary(x)}, doesn't line up with the scores, {size}, from the first axis"
+        )
+    return reversed_axes(x)
