@@ -24,7 +24,7 @@ def programs(sizes: tuple[int, int, int], batch: int, device: str) -> dict[str, 
     x = torch.randn(n, batch, device=device)
     labels = torch.randint(classes, (batch,), device=device)
     xt = x.t().contiguous()  # torch's own order
-    y = F.one_hot(labels, classes).t().float().contiguous()
+    y = Flux.onehotbatch(labels, range(classes))
 
     def torch_step(**options: bool) -> Callable[[], object]:
         act = nn.Tanh() if n == 2 else nn.ReLU()

@@ -178,6 +178,8 @@ def logitcrossentropy(ŷ: Any, y: Any, *, dims: Dims = 0, agg: Agg = torch.mean)
     >>> logitcrossentropy([[-1000.0, 3.0], [1000.0, 2.0]], [[0, 1], [1, 0]])
     tensor(0.1566)
     """
+    if isinstance(y, OneHotArray) and _is_plain_batch(ŷ, y) and dims == 0 and agg is torch.mean:
+        return F.cross_entropy(ŷ.t(), y.indices)  # what training asks for, without detours
     ŷ, y = _match(ŷ, y)
     if _is_onehot(y, dims):
         # Both with their axes in opposite order, which is how torch's kernel wants them.
@@ -339,6 +341,11 @@ def siamese_contrastive_loss(ŷ: Any, y: Any, *, agg: Agg = torch.mean, margin: 
     if margin < 0:
         raise DomainError(f"Margin must be non-negative, but it is {margin}")
     return _aggregate(agg, (1 - y) * ŷ.square() + y * torch.relu(margin - ŷ).square())
+
+
+def _is_plain_batch(ŷ: Any, y: OneHotArray) -> TypeGuard[Tensor]:
+    """Is `ŷ` a matrix of floats of the size of the one-hot matrix `y`?"""
+    return isinstance(ŷ, Tensor) and ŷ.is_floating_point() and ŷ.ndim == 2 and ŷ.shape == y.shape and y.axis == 0
 
 
 def _is_onehot(y: Tensor, dims: Dims) -> TypeGuard[OneHotArray]:
