@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["array", "summary"]
+__all__ = ["array", "reversed_axes", "summary"]
 
 
 def array(x: Any) -> Any:
@@ -47,6 +47,16 @@ def _shape(x: Any) -> tuple[int, ...] | None:
     if first is None or any(_shape(row) != first for row in x[1:]):
         return None
     return (len(x), *first)
+
+
+def reversed_axes(x: Any) -> Any:
+    """`x` read in opposite axis order: what Flux and torch call the same array. A view.
+
+    >>> reversed_axes(torch.zeros(28, 20, 3, 64)).shape
+    torch.Size([64, 3, 20, 28])
+    """
+    # torch.compile misreads range(…)[::-1].
+    return x.permute(tuple(range(x.ndim - 1, -1, -1)))
 
 
 def summary(x: Any) -> str:

@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 
 import torch
 
-from fluxtorch.arrays import array, summary
+from fluxtorch.arrays import array, reversed_axes, summary
 from fluxtorch.errors import DimensionMismatch, DomainError
 from fluxtorch.namedtuples import NamedTuple
 from fluxtorch.pairs import Pair
@@ -97,11 +97,6 @@ def _array(x: Any, name: str) -> Any:
     if not _is_array(x):
         raise TypeError(f"{name} takes an array, but got {summary(x)}")
     return x
-
-
-def _flipped(x: Any) -> Any:
-    """The axes in opposite order: a free view, in which torch's row-major order is Julia's column-major one."""
-    return x.permute(tuple(reversed(range(x.ndim))))
 
 
 def _padded(x: Any, ndim: int) -> Any:
@@ -361,7 +356,7 @@ def broadcast(f: Callable[..., Any], *xs: Any) -> Any:
         floats = dtype if dtype.is_floating_point else torch.get_default_dtype()
         packed = _packed(results, floats, arrays[0].device)
         if packed is not None:
-            return _flipped(packed.to(arrays[0].device).reshape(shape[::-1]))
+            return reversed_axes(packed.to(arrays[0].device).reshape(shape[::-1]))
     return tuple(results) if only_tuples else _nested(results, shape)
 
 
@@ -423,7 +418,7 @@ def _spread(x: Any, shape: tuple[int, ...]) -> Iterable[Any]:
     if _is_array(x) and x.ndim:
         if x.is_meta:  # an `if` in f needs some number to look at
             x = torch.ones((), dtype=x.dtype, device="cpu").expand(x.shape)
-        flat = _flipped(_padded(x, len(shape)).expand(shape)).reshape(-1)
+        flat = reversed_axes(_padded(x, len(shape)).expand(shape)).reshape(-1)
         return flat.unbind() if x.is_floating_point() or x.is_complex() else flat.tolist()
     if _goes_by_element(x):
         values = list(map(array, x))
@@ -884,7 +879,7 @@ def reshape(x: Any, *dims: Any) -> Any:
         raise DimensionMismatch(f"new dimensions {shape} must be consistent with array length {count}")
     if free:
         shape = tuple(count // builtins.max(given, 1) if n == -1 else n for n in shape)
-    return _flipped(_flipped(x).reshape(shape[::-1]))
+    return reversed_axes(reversed_axes(x).reshape(shape[::-1]))
 
 
 def vec(x: Any) -> Any:
@@ -893,7 +888,7 @@ def vec(x: Any) -> Any:
     >>> vec([[1, 2], [3, 4]])
     tensor([1, 3, 2, 4])
     """
-    return _flipped(_array(x, "vec")).reshape(-1)
+    return reversed_axes(_array(x, "vec")).reshape(-1)
 
 
 def transpose(x: Any) -> Any:
@@ -932,7 +927,7 @@ def permutedims(x: Any, perm: Iterable[int] | None = None) -> Any:
         raise DimensionMismatch(
             f"a vector or a matrix can be transposed, but not a {summary(x)}: give permutedims a perm"
         )
-    return x[None, :] if x.ndim == 1 else _flipped(x)
+    return x[None, :] if x.ndim == 1 else reversed_axes(x)
 
 
 def eachslice(x: Any, *, dims: int) -> list[Any]:

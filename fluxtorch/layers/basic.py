@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from fluxtorch.arrays import array, summary
+from fluxtorch.arrays import array, reversed_axes, summary
 from fluxtorch.base import identity
 from fluxtorch.errors import DimensionMismatch
 from fluxtorch.initialisers import create_bias, glorot_uniform, ones32
@@ -20,11 +20,6 @@ from fluxtorch.namedtuples import NamedTuple, fold
 from fluxtorch.printing import show
 
 __all__ = ["Chain", "Dense", "Diagonal", "Maxout", "Scale", "activations", "flatten"]
-
-
-def reversed_axes(x: torch.Tensor) -> torch.Tensor:
-    """`x` read in opposite axis order: what Flux and torch call the same array. A view."""
-    return x.t() if x.ndim == 2 else x.permute(tuple(range(x.ndim - 1, -1, -1)))
 
 
 def size_check(layer: Any, x: torch.Tensor, dim: int, n: int) -> None:

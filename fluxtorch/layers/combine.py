@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from fluxtorch.arrays import array, summary
+from fluxtorch.arrays import array, reversed_axes, summary
 from fluxtorch.base import identity
 from fluxtorch.errors import DimensionMismatch
 from fluxtorch.initialisers import create_bias, glorot_uniform
@@ -20,7 +20,6 @@ from fluxtorch.layers.basic import (
     joined,
     match_eltype,
     options,
-    reversed_axes,
     tensor_input,
     weights,
     whole,

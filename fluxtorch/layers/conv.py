@@ -7,14 +7,14 @@ from typing import Any
 
 import torch
 
-from fluxtorch.arrays import summary
+from fluxtorch.arrays import reversed_axes, summary
 from fluxtorch.base import identity
 from fluxtorch.errors import DimensionMismatch
 from fluxtorch.initialisers import create_bias, glorot_uniform
 from fluxtorch.layers.basic import act, at_most, is_size, match_eltype, size_check, tensor_input, weights, whole
 from fluxtorch.layers.layer import Layer
 from fluxtorch.layers.show import optional
-from fluxtorch.nnlib.conv import borders, conv, conv_transpose, dilations, expand, maxpool, meanpool, reversed_axes
+from fluxtorch.nnlib.conv import borders, conv, conv_transpose, dilations, expand, maxpool, meanpool
 from fluxtorch.printing import show
 
 __all__ = [

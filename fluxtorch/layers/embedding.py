@@ -9,11 +9,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from fluxtorch.arrays import array, summary
+from fluxtorch.arrays import array, reversed_axes, summary
 from fluxtorch.base import mean
 from fluxtorch.errors import DimensionMismatch
 from fluxtorch.initialisers import randn32
-from fluxtorch.layers.basic import at_most, reversed_axes, sizes, weights, whole
+from fluxtorch.layers.basic import at_most, sizes, weights, whole
 from fluxtorch.layers.layer import Layer
 from fluxtorch.onehotarrays import OneHotArray
 from fluxtorch.printing import show

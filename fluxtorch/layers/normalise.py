@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fluxtorch.arrays import summary
+from fluxtorch.arrays import reversed_axes, summary
 from fluxtorch.base import Dims, _axes, abs2, identity
 from fluxtorch.errors import DimensionMismatch
 from fluxtorch.functors import children, fcollect, fmap, functor
@@ -19,7 +19,6 @@ from fluxtorch.layers.basic import Scale, act, is_size, size_check, tensor_input
 from fluxtorch.layers.layer import Layer, layer
 from fluxtorch.layers.show import optional
 from fluxtorch.namedtuples import NamedTuple, fold
-from fluxtorch.nnlib.conv import reversed_axes
 from fluxtorch.nnlib.dropout import dropout, probability
 from fluxtorch.printing import show
 from fluxtorch.zygote.scope import within_gradient

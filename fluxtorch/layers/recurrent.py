@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fluxtorch.arrays import array, summary
+from fluxtorch.arrays import array, reversed_axes, summary
 from fluxtorch.base import identity, tanh
 from fluxtorch.errors import DimensionMismatch
 from fluxtorch.functors import fcollect, fleaves, fmap
@@ -20,7 +20,6 @@ from fluxtorch.layers.basic import (
     act,
     at_most,
     match_eltype,
-    reversed_axes,
     size_check,
     sizes,
     tensor_input,

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from fluxtorch.arrays import array, summary
-from fluxtorch.base import Dims, _along, _array, _flipped, _is_array, _packed, _real, eachslice
+from fluxtorch.arrays import array, reversed_axes, summary
+from fluxtorch.base import Dims, _along, _array, _is_array, _packed, _real, eachslice
 from fluxtorch.errors import DimensionMismatch
 
 __all__ = ["flatten", "normalise", "rescale", "rpad_constant", "stack", "topk", "unsqueeze", "unstack"]
@@ -92,7 +92,7 @@ def stack(xs: Any, dims: int | None = None) -> Any:
     axis %= ndim + 1
     if not all(isinstance(x, torch.Tensor) for x in items):
         return torch.stack(items, axis)
-    return _flipped(torch.stack([_flipped(x) for x in items], ndim - axis))
+    return reversed_axes(torch.stack([reversed_axes(x) for x in items], ndim - axis))
 
 
 def unstack(xs: Any, dims: int) -> list[Any]:
@@ -118,7 +118,7 @@ def flatten(x: Any) -> Any:
     x = _array(x, "flatten")
     if x.ndim == 0:
         return x.reshape(1, 1)
-    return _flipped(_flipped(x).reshape(x.shape[-1], math.prod(x.shape[:-1])))
+    return reversed_axes(reversed_axes(x).reshape(x.shape[-1], math.prod(x.shape[:-1])))
 
 
 def normalise(x: Any, *, dims: Dims = -1, eps: float = 1e-5, ε: float | None = None) -> Any:
@@ -179,7 +179,7 @@ def rpad_constant(x: Any, n: int | Iterable[int], val: Any = 0, *, dims: int | I
     pads = [0] * (2 * ndim)
     for d, length in zip(axes, lengths, strict=True):
         pads[2 * (d % ndim) + 1] = max(length - x.shape[d], 0)
-    return _flipped(F.pad(_flipped(x), pads, value=exact(val, x.dtype)))
+    return reversed_axes(F.pad(reversed_axes(x), pads, value=exact(val, x.dtype)))
 
 
 def topk(x: Any, k: int, *, dims: int = 0, rev: bool = True) -> tuple[Any, Any]:

@@ -16,8 +16,8 @@ from typing import Any, TypeAlias
 
 import torch
 
-from fluxtorch.arrays import array, summary
-from fluxtorch.base import _flipped, _is_array, _packed, _source
+from fluxtorch.arrays import array, reversed_axes, summary
+from fluxtorch.base import _is_array, _packed, _source
 from fluxtorch.errors import DimensionMismatch
 from fluxtorch.mlutils.show import size_and_type, type_name
 from fluxtorch.namedtuples import NamedTuple
@@ -143,7 +143,7 @@ def along(x: Any, idx: Places, axis: int = -1) -> Any:
     idx = idx.to(x.device, non_blocking=True)
     # The kernel is quick, and its result laid out as x is, only if it sees x from its slowest axis on.
     if dense and x.ndim > 1 and x.stride(0) < x.stride(-1):
-        return _flipped(_flipped(x).index_select(x.ndim - 1 - axis, idx))
+        return reversed_axes(reversed_axes(x).index_select(x.ndim - 1 - axis, idx))
     return x.index_select(axis, idx)
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from fluxtorch.arrays import summary
+from fluxtorch.arrays import reversed_axes, summary
 from fluxtorch.base import identity
 from fluxtorch.errors import DimensionMismatch
-from fluxtorch.nnlib.operands import alike, axes, floats, reversed_axes, tensor, whole
+from fluxtorch.nnlib.operands import alike, axes, floats, tensor, whole
 
 __all__ = ["dot_product_attention", "dot_product_attention_scores", "make_causal_mask"]
 

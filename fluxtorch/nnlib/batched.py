@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from fluxtorch.arrays import summary
+from fluxtorch.arrays import reversed_axes, summary
 from fluxtorch.errors import DimensionMismatch
-from fluxtorch.nnlib.operands import alike, reversed_axes, tensor
+from fluxtorch.nnlib.operands import alike, tensor
 
 __all__ = ["batched_adjoint", "batched_mul", "batched_transpose", "batched_vec"]
 

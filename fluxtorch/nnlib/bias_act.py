@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from fluxtorch.arrays import array, summary
+from fluxtorch.arrays import array, reversed_axes, summary
 from fluxtorch.errors import DimensionMismatch
-from fluxtorch.nnlib.operands import reversed_axes, tensor
+from fluxtorch.nnlib.operands import tensor
 from fluxtorch.zygote.scope import within_gradient
 
 __all__ = ["bias_act_"]

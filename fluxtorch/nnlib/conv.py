@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import torch
 import torch.nn.functional as F
 
-from fluxtorch.arrays import array, summary
+from fluxtorch.arrays import array, reversed_axes, summary
 from fluxtorch.errors import DimensionMismatch
 
 __all__ = [
@@ -20,7 +20,6 @@ __all__ = [
     "expand",
     "maxpool",
     "meanpool",
-    "reversed_axes",
 ]
 
 Kernels: TypeAlias = "tuple[Callable[..., torch.Tensor], ...]"
@@ -60,11 +59,6 @@ def borders(n: int, pad: Any, least: int | None = 0) -> tuple[int, ...]:
             )
         pad = [p for p in pad for _ in range(2)] if len(pad) == n else pad
     return expand(2 * n, pad, "pad", least)
-
-
-def reversed_axes(x: torch.Tensor) -> torch.Tensor:
-    """`x` read in opposite axis order: what Flux and torch call the same array. A view."""
-    return x.permute(tuple(range(x.ndim - 1, -1, -1)))  # torch.compile misreads range(…)[::-1]
 
 
 def _spatial(name: str, x: Any) -> torch.Tensor:

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from fluxtorch.arrays import array, summary
+from fluxtorch.arrays import array, reversed_axes, summary
 from fluxtorch.errors import DimensionMismatch
-from fluxtorch.nnlib.operands import reversed_axes, tensor
+from fluxtorch.nnlib.operands import tensor
 
 __all__ = ["ctc_loss"]
 

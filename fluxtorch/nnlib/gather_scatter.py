@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from fluxtorch import base
-from fluxtorch.arrays import array, summary
+from fluxtorch.arrays import array, reversed_axes, summary
 from fluxtorch.errors import DimensionMismatch
-from fluxtorch.nnlib.operands import element, floats, reversed_axes, tensor, wholes
+from fluxtorch.nnlib.operands import element, floats, tensor, wholes
 from fluxtorch.printing import show
 
 __all__ = ["gather", "scatter"]

@@ -10,7 +10,7 @@ import torch
 
 from fluxtorch.arrays import array, summary
 
-__all__ = ["alike", "axes", "element", "floats", "reversed_axes", "tensor", "whole", "wholes"]
+__all__ = ["alike", "axes", "element", "floats", "tensor", "whole", "wholes"]
 
 
 def tensor(name: str, x: Any) -> torch.Tensor:
@@ -45,15 +45,6 @@ def alike(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]
         return a, b
     dtype = torch.promote_types(a.dtype, b.dtype)
     return a.to(dtype), b.to(dtype)
-
-
-def reversed_axes(x: torch.Tensor) -> torch.Tensor:
-    """`x` read in opposite axis order: what Flux and torch call the same array. A view.
-
-    >>> reversed_axes(torch.zeros(28, 20, 3, 64)).shape
-    torch.Size([64, 3, 20, 28])
-    """
-    return x.permute(tuple(range(x.ndim - 1, -1, -1)))
 
 
 def whole(what: str, n: Any, least: int = 0) -> int:

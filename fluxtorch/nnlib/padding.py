@@ -9,9 +9,9 @@ from typing import Any, TypeAlias
 import torch
 import torch.nn.functional as F
 
-from fluxtorch.arrays import summary
+from fluxtorch.arrays import reversed_axes, summary
 from fluxtorch.errors import DimensionMismatch
-from fluxtorch.nnlib.operands import axes, element, reversed_axes, tensor, wholes
+from fluxtorch.nnlib.operands import axes, element, tensor, wholes
 
 __all__ = ["pad_circular", "pad_constant", "pad_reflect", "pad_repeat", "pad_symmetric", "pad_zeros"]
 

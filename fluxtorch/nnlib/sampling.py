@@ -7,9 +7,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from fluxtorch.arrays import summary
+from fluxtorch.arrays import reversed_axes, summary
 from fluxtorch.errors import DimensionMismatch
-from fluxtorch.nnlib.operands import alike, floats, reversed_axes, tensor
+from fluxtorch.nnlib.operands import alike, floats, tensor
 
 __all__ = ["grid_sample"]
 

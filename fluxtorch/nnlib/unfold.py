@@ -9,10 +9,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from fluxtorch.arrays import summary
+from fluxtorch.arrays import reversed_axes, summary
 from fluxtorch.errors import DimensionMismatch
 from fluxtorch.nnlib.conv import borders, dilations, expand
-from fluxtorch.nnlib.operands import reversed_axes, tensor, wholes
+from fluxtorch.nnlib.operands import tensor, wholes
 
 __all__ = ["fold", "unfold"]
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from fluxtorch.arrays import array, summary
+from fluxtorch.arrays import array, reversed_axes, summary
 from fluxtorch.functors import fmap
 from fluxtorch.namedtuples import NamedTuple
 from fluxtorch.zygote.explicit import explicit_gradient, explicit_pullback, explicit_withgradient
@@ -158,11 +158,7 @@ def _is_number(x: Any) -> bool:
 
 
 def _vec(x: torch.Tensor) -> torch.Tensor:
-    return _flipped(x).reshape(-1)
-
-
-def _flipped(x: torch.Tensor) -> torch.Tensor:
-    return x.permute(tuple(range(x.ndim))[::-1])
+    return reversed_axes(x).reshape(-1)
 
 
 def _float_of(x: torch.Tensor) -> torch.dtype:
@@ -225,7 +221,7 @@ def diaghessian(f: Callable[..., Any], *args: Any) -> tuple[Any, ...]:
             zero = _zeros_like(x)
             found = [back(seed)[0] for seed in torch.eye(x.numel(), dtype=zero.dtype, device=x.device)]
             flat = _stack([_vec(zero if g is None else g)[k] for k, g in enumerate(found)], (), zero.dtype)
-            return _flipped(flat.reshape(x.shape[::-1]))
+            return reversed_axes(flat.reshape(x.shape[::-1]))
         return None
 
     return tuple(diagonal(i, x) for i, x in enumerate(args))
