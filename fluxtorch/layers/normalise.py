@@ -11,13 +11,14 @@ import torch
 from torch import nn
 
 from fluxtorch.arrays import reversed_axes, summary
-from fluxtorch.base import Dims, _axes, abs2, identity
+from fluxtorch.base import abs2, identity
 from fluxtorch.errors import DimensionMismatch
 from fluxtorch.functors import children, fcollect, fmap, functor
 from fluxtorch.initialisers import ones32, zeros32
 from fluxtorch.layers.basic import Scale, act, is_size, size_check, tensor_input, whole
 from fluxtorch.layers.layer import Layer, layer
 from fluxtorch.layers.show import optional
+from fluxtorch.mlutils.arrays import normalise
 from fluxtorch.namedtuples import NamedTuple, fold
 from fluxtorch.nnlib.dropout import dropout, probability
 from fluxtorch.printing import show
@@ -190,37 +191,6 @@ class AlphaDropout(Layer):
 
     def __str__(self) -> str:
         return f"AlphaDropout({show(self.p)})"
-
-
-# Up to so many numbers torch's norm is as exact as its standard deviation, and it is many times faster.
-_FEW = 10_000
-
-
-def normalise(x: Any, *, dims: Dims = -1, eps: float = 1e-5, ε: float | None = None) -> torch.Tensor:
-    """`(x - μ) / (σ + eps)`, with the mean μ and the uncorrected standard deviation σ along `dims`.
-
-    `x` is of any shape, the result of the same. `dims` is an axis or several, by default the last;
-    None is all. Integers become Float64. `ε` is what `eps` was called before Flux 0.13.
-
-    Raises `IndexError` for an axis that isn't there.
-
-    >>> x = torch.tensor([90, 100, 110, 130, 70])
-    >>> normalise(x)
-    tensor([-0.5000,  0.0000,  0.5000,  1.5000, -1.5000], dtype=torch.float64)
-    """
-    x = tensor_input("normalise", x)
-    if not (x.is_floating_point() or x.is_complex()):
-        x = x.to(torch.float64)
-    axes = _axes(x, dims)
-    if not axes:  # each number by itself, while torch would take all together
-        return torch.zeros_like(x)
-    wide = x.to(torch.promote_types(x.dtype, torch.float32))  # halves are too coarse for statistics
-    centred, n = wide - wide.mean(axes, keepdim=True), math.prod([x.shape[d] for d in axes])
-    if 0 < n <= _FEW:
-        σ = torch.linalg.vector_norm(centred, dim=axes, keepdim=True) / math.sqrt(n)
-    else:
-        σ = torch.std(wide, axes, correction=0, keepdim=True)
-    return (centred * (1 / (σ + (eps if ε is None else ε)))).to(x.dtype)
 
 
 @layer(expand=False)
