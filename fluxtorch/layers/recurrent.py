@@ -291,17 +291,20 @@ class _Cell(Layer):
     """What the cells share: the checks of weights, states and inputs, and their form for torch's kernels."""
 
     _gates = (1, 1)
+    # What to do about a state that doesn't fit.
+    _remedy = ": call reset_ first"
 
-    def _take(self, Wi: Any, Wh: Any, b: Any, *states: Any) -> tuple[Tensor, ...]:
-        """Sets `Wi`, `Wh` and `b`, if all the arrays fit together, and returns the first states."""
-        name, given = type(self).__name__, (Wi, Wh, b, *states)
-        found = [a for a in map(weights, [name] * len(given), given) if a is not None]
-        if len(found) < len(given):
+    def _checked(self, *given: Any) -> list[Any]:
+        """`Wi`, `Wh`, `b` (or False) and first states as arrays, if they are arrays that fit together."""
+        name = type(self).__name__
+        found: list[Any] = [a if i == 2 and a is False else weights(name, a) for i, a in enumerate(given)]
+        if any(a is None for a in found):
             raise TypeError(f"{name} expects arrays, and got {', '.join(map(summary, given))}")
         Wi, Wh, b, *hs = found
         m = Wh.shape[-1] if Wh.ndim == 2 else -1
         rows, hidden = self._gates[0] * m, self._gates[1] * m
-        if Wi.ndim != 2 or Wi.shape[0] != rows or Wh.shape[0] != hidden or b.shape not in ((rows,), (rows, 1)):
+        fits = b is False or b.shape in ((rows,), (rows, 1))
+        if Wi.ndim != 2 or Wi.shape[0] != rows or Wh.shape[0] != hidden or not fits:
             raise DimensionMismatch(
                 f"{name} expects Wi of size ({self._gates[0]} * out, in), Wh ({self._gates[1]} * out, out) and "
                 f"b ({self._gates[0]} * out,), and got {', '.join(map(summary, (Wi, Wh, b)))}"
@@ -309,8 +312,7 @@ class _Cell(Layer):
         for h in hs:
             if h.ndim not in (1, 2) or h.shape[0] != m:
                 raise DimensionMismatch(f"{name} expects a first state of size ({m}, 1), and got a {summary(h)}")
-        self.Wi, self.Wh, self.b = Wi, Wh, b
-        return tuple(hs)
+        return found
 
     def _parts(self, h: Any) -> tuple[Any, ...]:
         """The arrays of a state."""
@@ -330,11 +332,11 @@ class _Cell(Layer):
             if v.shape[0] != n:
                 if v.shape[0] != 1:
                     raise DimensionMismatch(
-                        f"layer {self} has a state for a batch of {v.shape[0]} and got {summary(x)}: call reset_ first"
+                        f"layer {self} has a state for a batch of {v.shape[0]} and got {summary(x)}{self._remedy}"
                     )
                 v = v.expand(n, -1)
             found.append(v)
-        found += Wi, Wh, b if b.ndim == 1 else b[:, 0]
+        found += Wi, Wh, Wi.new_zeros(Wi.shape[0]) if b is False else b if b.ndim == 1 else b[:, 0]
         dtype = Wi.dtype
         for v in found:
             if v.dtype is not dtype:
@@ -362,6 +364,7 @@ class _Cell(Layer):
         return None
 
     def _advance(self, h: Any, x: Any) -> tuple[_Rows, Tensor]:
+        """One step from a state in columns or in rows: the next one in rows, and the output."""
         x = tensor_input(self, x)
         x_, *hs, Wi, Wh, b = self._operands(h, x)
         new = _Rows(self._one(x_, hs, Wi, Wh, b))
@@ -389,9 +392,9 @@ class _Cell(Layer):
         return f"{type(self).__name__}({self.Wi.shape[1]} => {self.Wh.shape[1]})"
 
 
-def _is_known(cell: Any) -> bool:
-    """Is `cell` one of this module, which nobody has changed or watches at every step?"""
-    return type(cell) in (LSTMCell, GRUCell, RNNCell, GRUv3Cell) and not (
+def _is_known(cell: Any, *kinds: type) -> bool:
+    """Is `cell` one of this module (or of these kinds), which nobody has changed or watches at every step?"""
+    return type(cell) in (kinds or (LSTMCell, GRUCell, RNNCell, GRUv3Cell)) and not (
         cell._forward_hooks or cell._forward_pre_hooks or cell._backward_hooks or cell._backward_pre_hooks
     )
 
@@ -408,7 +411,68 @@ def _no_bias(b: Tensor) -> Tensor | None:
     return None if b.is_cpu else torch.zeros_like(b)
 
 
-class RNNCell(_Cell):
+class _RNN(_Cell):
+    def _one(self, x: Tensor, hs: list[Tensor], Wi: Tensor, Wh: Tensor, b: Tensor) -> tuple[Tensor, ...]:
+        if self.σ in (tanh, torch.tanh):
+            return (torch.rnn_tanh_cell(x, hs[0], Wi, Wh, b, _no_bias(b)),)
+        return (self.σ(torch.addmm(F.linear(x, Wi, b), hs[0], Wh.t()).t()).t(),)
+
+    def _kernel(self) -> Any:
+        return torch.rnn_tanh if self.σ in (tanh, torch.tanh) else torch.rnn_relu if self.σ is relu else None
+
+    def __str__(self) -> str:
+        return super().__str__()[:-1] + optional((self.σ is not identity, f", {show(self.σ)}")) + ")"
+
+
+class _LSTM(_Cell):
+    _gates = (4, 4)
+
+    def _parts(self, h: Any) -> tuple[Any, ...]:
+        if not isinstance(h, tuple) or len(h) != 2:
+            raise _no_pair(f"layer {self}", h)
+        return array(h[0]), array(h[1])
+
+    def _one(self, x: Tensor, hs: list[Tensor], Wi: Tensor, Wh: Tensor, b: Tensor) -> tuple[Tensor, ...]:
+        return torch.lstm_cell(x, hs, Wi, Wh, b, _no_bias(b))
+
+    def _kernel(self) -> Any:
+        return torch.lstm
+
+
+def _no_pair(who: str, h: Any) -> TypeError:
+    return TypeError(f"{who} expects a pair as its state, (h, c), and got {summary(h)}")
+
+
+class _GRU(_Cell):
+    _gates = (3, 3)
+
+    def _one(self, x: Tensor, hs: list[Tensor], Wi: Tensor, Wh: Tensor, b: Tensor) -> tuple[Tensor, ...]:
+        return (torch.gru_cell(x, hs[0], Wi, Wh, b, _no_bias(b)),)
+
+    def _kernel(self) -> Any:
+        return torch.gru
+
+
+class _GRUv3(_Cell):
+    _gates = (3, 2)
+
+    def _checked(self, Wi: Any, Wh: Any, b: Any, *others: Any) -> list[Any]:
+        Wi, Wh, b, V, *hs = super()._checked(Wi, Wh, b, *others)
+        if V.shape != (Wh.shape[1], Wh.shape[1]):
+            raise DimensionMismatch(f"{type(self).__name__} expects Wh_h̃ of size (out, out), and got {summary(V)}")
+        return [Wi, Wh, b, V, *hs]
+
+    def _one(self, x: Tensor, hs: list[Tensor], Wi: Tensor, Wh: Tensor, b: Tensor) -> tuple[Tensor, ...]:
+        found = [x, *hs, Wi, Wh, b, self.Wh_h̃]
+        x, h, Wi, Wh, b, V = found if found[-1].dtype is x.dtype else self._promoted(*found)
+        m = V.shape[0]
+        gates, candidate = F.linear(x, Wi, b).split_with_sizes([2 * m, m], -1)
+        r, z = torch.addmm(gates, h, Wh[: 2 * m].t()).sigmoid().chunk(2, -1)
+        h̃ = torch.addmm(candidate, r * h, V.t()).tanh()
+        return ((1 - z) * h̃ + z * h,)
+
+
+class RNNCell(_RNN):
     """The plainest cell: `h' = σ(Wi * x .+ Wh * h .+ b)`, which is also its output.
 
     `RNNCell(in |to| out, σ=tanh; init=glorot_uniform, initb=zeros32, init_state=zeros32)`, or
@@ -442,21 +506,10 @@ class RNNCell(_Cell):
             σ = rest[0] if rest else tanh
             arrays = [init(m, n), init(m, m), initb(m), init_state(m, 1)]
         self.σ = act("RNNCell", σ)
-        (self.state0,) = self._take(*arrays)
-
-    def _one(self, x: Tensor, hs: list[Tensor], Wi: Tensor, Wh: Tensor, b: Tensor) -> tuple[Tensor, ...]:
-        if self.σ in (tanh, torch.tanh):
-            return (torch.rnn_tanh_cell(x, hs[0], Wi, Wh, b, _no_bias(b)),)
-        return (self.σ(torch.addmm(F.linear(x, Wi, b), hs[0], Wh.t()).t()).t(),)
-
-    def _kernel(self) -> Any:
-        return torch.rnn_tanh if self.σ in (tanh, torch.tanh) else torch.rnn_relu if self.σ is relu else None
-
-    def __str__(self) -> str:
-        return super().__str__()[:-1] + optional((self.σ is not identity, f", {show(self.σ)}")) + ")"
+        self.Wi, self.Wh, self.b, self.state0 = self._checked(*arrays)
 
 
-class LSTMCell(_Cell):
+class LSTMCell(_LSTM):
     """Long short-term memory: `LSTMCell(in |to| out; init=glorot_uniform, initb=zeros32, init_state=zeros32)`.
 
     The gates input, forget, cell and output stand in this order in `Wi` `(4 * out, in)`, `Wh`
@@ -470,8 +523,6 @@ class LSTMCell(_Cell):
     >>> y.shape, torch.equal(y, h)
     (torch.Size([5]), True)
     """
-
-    _gates = (4, 4)
 
     Wi: Tensor
     Wh: Tensor
@@ -494,25 +545,11 @@ class LSTMCell(_Cell):
             Wi, Wh, b, state0 = init(4 * m, n), init(4 * m, m), initb(4 * m), (init_state(m, 1), init_state(m, 1))
             with torch.no_grad():
                 b[m : 2 * m] = 1
-        self.state0 = self._take(Wi, Wh, b, *state0)
-
-    def _parts(self, h: Any) -> tuple[Any, ...]:
-        if not isinstance(h, tuple) or len(h) != 2:
-            raise _no_pair(f"layer {self}", h)
-        return array(h[0]), array(h[1])
-
-    def _one(self, x: Tensor, hs: list[Tensor], Wi: Tensor, Wh: Tensor, b: Tensor) -> tuple[Tensor, ...]:
-        return torch.lstm_cell(x, hs, Wi, Wh, b, _no_bias(b))
-
-    def _kernel(self) -> Any:
-        return torch.lstm
+        self.Wi, self.Wh, self.b, *state0 = self._checked(Wi, Wh, b, *state0)
+        self.state0 = tuple(state0)
 
 
-def _no_pair(who: str, h: Any) -> TypeError:
-    return TypeError(f"{who} expects a pair as its state, (h, c), and got {summary(h)}")
-
-
-class GRUCell(_Cell):
+class GRUCell(_GRU):
     """Gated recurrent unit, v1: `GRUCell(in |to| out; init=glorot_uniform, initb=zeros32, init_state=zeros32)`.
 
     The gates reset, update and candidate stand in this order in `Wi` `(3 * out, in)`, `Wh`
@@ -523,8 +560,6 @@ class GRUCell(_Cell):
     >>> GRUCell(3 |to| 5)
     GRUCell(3 => 5)     # 140 parameters
     """
-
-    _gates = (3, 3)
 
     Wi: Tensor
     Wh: Tensor
@@ -541,16 +576,10 @@ class GRUCell(_Cell):
         if len(args) != 4:
             n, m, _ = _sizes("GRUCell", args)
             args = (init(3 * m, n), init(3 * m, m), initb(3 * m), init_state(m, 1))
-        (self.state0,) = self._take(*args)
-
-    def _one(self, x: Tensor, hs: list[Tensor], Wi: Tensor, Wh: Tensor, b: Tensor) -> tuple[Tensor, ...]:
-        return (torch.gru_cell(x, hs[0], Wi, Wh, b, _no_bias(b)),)
-
-    def _kernel(self) -> Any:
-        return torch.gru
+        self.Wi, self.Wh, self.b, self.state0 = self._checked(*args)
 
 
-class GRUv3Cell(_Cell):
+class GRUv3Cell(_GRUv3):
     """Gated recurrent unit, v3: `GRUv3Cell(in |to| out; init=glorot_uniform, initb=zeros32, init_state=zeros32)`.
 
     As `GRUCell`, but the reset gate comes before the product: `h̃ = tanh(gx₃ .+ Wh_h̃ * (r .* h) .+ b₃)`,
@@ -560,8 +589,6 @@ class GRUv3Cell(_Cell):
     >>> GRUv3Cell(3 |to| 5)
     GRUv3Cell(3 => 5)   # 140 parameters
     """
-
-    _gates = (3, 2)
 
     Wi: Tensor
     Wh: Tensor
@@ -579,18 +606,7 @@ class GRUv3Cell(_Cell):
         if len(args) != 5:
             n, m, _ = _sizes("GRUv3Cell", args)
             args = (init(3 * m, n), init(2 * m, m), initb(3 * m), init(m, m), init_state(m, 1))
-        Wi, Wh, b, Wh_h̃, state0 = args
-        self.Wh_h̃, self.state0 = self._take(Wi, Wh, b, Wh_h̃, state0)
-        if self.Wh_h̃.shape != (Wh.shape[1], Wh.shape[1]):
-            raise DimensionMismatch(f"GRUv3Cell expects Wh_h̃ to have the size (out, out), and got {summary(self.Wh_h̃)}")
-
-    def _one(self, x: Tensor, hs: list[Tensor], Wi: Tensor, Wh: Tensor, b: Tensor) -> tuple[Tensor, ...]:
-        found = [x, *hs, Wi, Wh, b, self.Wh_h̃]
-        x, h, Wi, Wh, b, V = found if found[-1].dtype is x.dtype else self._promoted(*found)
-        gates, candidate = F.linear(x, Wi, b).split_with_sizes([Wh.shape[0], V.shape[0]], -1)
-        r, z = torch.addmm(gates, h, Wh.t()).sigmoid().chunk(2, -1)
-        h̃ = torch.addmm(candidate, r * h, V.t()).tanh()
-        return ((1 - z) * h̃ + z * h,)
+        self.Wi, self.Wh, self.b, self.Wh_h̃, self.state0 = self._checked(*args)
 
 
 def RNN(*args: Any, **options: Any) -> Recur:
