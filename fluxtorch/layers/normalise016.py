@@ -7,9 +7,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from fluxtorch import layers
 from fluxtorch.arrays import reversed_axes
 from fluxtorch.base import Dims, _array, _axes, _real
+from fluxtorch.layers.normalise import LayerNorm as OlderLayerNorm
 
 __all__ = ["LayerNorm", "normalise"]
 
@@ -32,7 +32,7 @@ def normalise(x: Any, *, dims: Dims = -1, eps: float = 1e-5) -> torch.Tensor:
     return ((wide - μ) * torch.rsqrt(σ2 + eps**2)).to(x.dtype)
 
 
-class LayerNorm(layers.LayerNorm):
+class LayerNorm(OlderLayerNorm):
     """Brings the features of each observation to mean 0 and variance 1: `LayerNorm(size..., λ=identity; affine, eps)`.
 
     Shapes and errors as for the root's `LayerNorm`. The features are divided by `√(σ² + eps²)`, with

@@ -7,11 +7,11 @@ formula. Everything else is the same object as at fluxtorch's root.
 from typing import Any
 
 import fluxtorch
-from fluxtorch.v016 import layernorm, recurrent
-from fluxtorch.v016.layernorm import *  # noqa: F403
-from fluxtorch.v016.recurrent import *  # noqa: F403
+from fluxtorch.layers import normalise016, recurrent016
+from fluxtorch.layers.normalise016 import *  # noqa: F403
+from fluxtorch.layers.recurrent016 import *  # noqa: F403
 
-__all__ = list(dict.fromkeys([*fluxtorch.__all__, *layernorm.__all__, *recurrent.__all__]))
+__all__ = list(dict.fromkeys([*fluxtorch.__all__, *normalise016.__all__, *recurrent016.__all__]))
 
 
 def __getattr__(name: str) -> Any:
