@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 import fluxtorch.nnlib.activations as A
+from fluxtorch.errors import DimensionMismatch
 from fluxtorch.nnlib.activations import (
     celu,
     elu,
@@ -37,6 +38,7 @@ from fluxtorch.nnlib.activations import (
     trelu,
     σ,
 )
+from fluxtorch.zygote import gradient
 
 UNARY = [
     σ,
@@ -64,6 +66,8 @@ UNARY = [
     tanh_fast,
 ]
 ALL = [*UNARY, rrelu]
+BINARY = [leakyrelu, elu, celu, trelu, softshrink]
+WHOLE = [relu, relu6, hardtanh, trelu]
 FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 by_name = pytest.mark.parametrize("f", UNARY, ids=lambda f: f.__name__)
 all_by_name = pytest.mark.parametrize("f", ALL, ids=lambda f: f.__name__)
@@ -165,7 +169,18 @@ def test_numbers_of_the_manual(got, want):
 
 def test_hardswish_of_the_manual():
     want = [0, 0, 0, -1 / 3, -1 / 3, 0, 2 / 3, 5 / 3, 3, 4, 5]
-    torch.testing.assert_close(hardswish(torch.arange(-5, 6)), torch.tensor(want))
+    torch.testing.assert_close(hardswish(range(-5, 6)), torch.tensor(want))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_faster_ones_of_nnlib(dtype):
+    x = torch.cat([torch.arange(1e-6, 5, 1e-3), torch.arange(6, 200, 3), torch.tensor([1000, 1e6, math.inf])]).to(dtype)
+    x = torch.cat([x, -x])
+    five = {"rtol": 5 * torch.finfo(dtype).eps, "atol": 0}
+    torch.testing.assert_close(tanh_fast(x), torch.tensor([math.tanh(v) for v in x.tolist()], dtype=dtype), **five)
+    x = x[x > -80]  # beyond which NNlib's is 0
+    want = [1 / (1 + math.exp(-v)) for v in x.tolist()]
+    torch.testing.assert_close(sigmoid_fast(x), torch.tensor(want, dtype=dtype), **five)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -205,16 +220,36 @@ def test_element_types_and_shapes(f):
     for dtype in FLOATS:
         y = f(torch.randn(2, 3, 4).to(dtype))
         assert y.dtype == dtype and y.shape == (2, 3, 4)
-    for integers in (torch.tensor([0, 1]), torch.tensor([0, 1], dtype=torch.int32), torch.tensor([False, True])):
-        assert f(integers).dtype == torch.float32
+    for dtype in (torch.int64, torch.int32, torch.uint8):
+        assert f(torch.tensor([0, 1], dtype=dtype)).dtype == (dtype if f in WHOLE else torch.float32)
+    assert f(torch.tensor([False, True])).dtype == torch.float32
     xs = [[0, 1], [2, 3]]
-    torch.testing.assert_close(f(xs), f(torch.tensor(xs, dtype=torch.float32)))
+    torch.testing.assert_close(f(xs).float(), f(torch.tensor(xs, dtype=torch.float32)))
     assert f(torch.zeros(3, 0)).shape == (3, 0)
     assert f(torch.tensor(1.0)).shape == ()
-    assert type(f(3)) is float
+    assert type(f(3)) is (int if f in WHOLE else float)
+    assert type(f(3.0)) is type(f(True)) is float
     reversed_axes = torch.randn(4, 3, dtype=torch.float64).T
     if f is not rrelu:
         torch.testing.assert_close(f(reversed_axes), f(reversed_axes.contiguous()))
+
+
+def test_integers_stay_what_they_are():
+    assert [f(n) for f in WHOLE for n in (-4, 3, 9)] == [0, 3, 9, 0, 3, 6, -1, 1, 1, 0, 3, 9]
+    assert relu([-(2**40), 2**40]).tolist() == [0, 2**40]
+    assert trelu([1, 2, 3], 2).tolist() == [0, 0, 3]
+    # A gradient is one of floats.
+    assert gradient(lambda x: relu(x).sum(), [1, -2])[0].tolist() == [1, 0]
+    assert gradient(relu, 3) == (1.0,)
+
+
+@pytest.mark.parametrize("f", [*BINARY, rrelu], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_a_parameter_changes_no_element_type(f, dtype):
+    x = torch.tensor([-10.0, -1, 0, 1, 10], dtype=dtype)
+    for p in (0.1, 1, torch.tensor(0.5), torch.tensor(0.5, dtype=torch.float64)):
+        assert f(x, p).dtype == dtype
+    assert type(f(-1, 1)) is (int if f is trelu else float)
 
 
 @all_by_name
@@ -226,6 +261,9 @@ def test_nan_and_infinity(f):
             assert not f(inf).isnan()
         if f not in (softsign, gelu, swish, hardswish, logcosh, mish):
             assert not f(-inf).isnan()
+    assert math.isnan(f(math.nan))
+    for x in (math.inf, -math.inf):
+        torch.testing.assert_close(torch.tensor(f(x)), f(torch.tensor(x)), equal_nan=True)
 
 
 # Values at -1000 and 1000, then slopes there: all are on their asymptotes.
@@ -280,7 +318,7 @@ def test_gradients(f):
 
 
 @pytest.mark.parametrize("p", [0.2, 0.7])
-@pytest.mark.parametrize("f", [leakyrelu, elu, celu, trelu, softshrink], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("f", BINARY, ids=lambda f: f.__name__)
 def test_gradients_with_parameter(f, p):
     x = torch.tensor(POINTS, dtype=torch.float64, requires_grad=True) + 0.03
     a = torch.tensor(p, dtype=torch.float64, requires_grad=True)
@@ -292,13 +330,16 @@ def test_gradients_with_parameter(f, p):
         assert torch.autograd.gradgradcheck(f, (x, a), eps=1e-7)
 
 
-@pytest.mark.parametrize("f", [leakyrelu, elu, celu, trelu, softshrink], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("f", BINARY, ids=lambda f: f.__name__)
 def test_tensor_parameter_lines_up_with_the_first_axis(f):
     x = torch.randn(2, 2, dtype=torch.float64)
     p = torch.tensor([0.1, 0.9])
     want = torch.stack([f(x[0], float(p[0])), f(x[1], float(p[1]))])
     assert f(x, p).dtype == torch.float64
     torch.testing.assert_close(f(x, p), want)
+    for wrong in (torch.ones(3), torch.ones(1, 3), torch.ones(2, 2, 1)):
+        with pytest.raises(DimensionMismatch, match="doesn't line up with a 2×2 tensor of float64 from axis 0"):
+            f(x, wrong)
 
 
 def test_tensor_parameter_of_a_number():
@@ -306,6 +347,8 @@ def test_tensor_parameter_of_a_number():
     y = leakyrelu(-2.0, a)
     assert y.item() == -0.5
     assert torch.autograd.grad(y, a)[0].item() == -2.0
+    y = leakyrelu(torch.tensor([math.inf, -2.0]), a)
+    assert torch.autograd.grad(y.sum(), a)[0].item() == -2.0
 
 
 @pytest.mark.parametrize(
@@ -322,8 +365,22 @@ def test_far_out_slopes_of_zygote_issue_758():
     x = torch.tensor([1_000.0, 10_000.0], dtype=torch.float64, requires_grad=True)
     assert torch.autograd.grad(selu(x).sum(), x)[0].tolist() == pytest.approx([1.0507009873554805] * 2, rel=1e-12)
     assert torch.autograd.grad(elu(x, 2).sum(), x)[0].tolist() == [1, 1]
-    y = torch.tensor(-1.0, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.grad(elu(y, 2), y)[0].item() == pytest.approx(2 * E1, rel=1e-15)
+    assert gradient(lambda xs: selu(xs).sum(), [1000, 10000])[0].tolist() == pytest.approx([1.0507009873554805] * 2)
+    assert gradient(lambda xs: elu(xs, 2).sum(), [1000, 10000])[0].tolist() == [1, 1]
+    assert gradient(selu, 1000) == (1.0507009873554805,)
+    assert gradient(lambda x: elu(x, 2), 1000) == (1.0,)
+    assert gradient(lambda x: elu(x, 2), -1)[0] == pytest.approx(2 * E1, rel=1e-15)
+
+
+def test_the_slope_of_elu_at_zero_is_1_for_any_parameter():
+    for α in (1, 2, torch.tensor(2.0)):
+        assert gradient(lambda x, α=α: elu(x, α), 0.0) == (1.0,)
+
+
+@by_name
+def test_whole_numbers_have_the_gradient_of_floats(f):
+    assert gradient(f, 2) == gradient(f, 2.0)
+    assert gradient(f, -2) == gradient(f, -2.0)
 
 
 def test_hardσ_is_flat_outside():
@@ -345,6 +402,10 @@ def test_rrelu_draws_each_slope_anew():
     assert -1 / 3 <= rrelu(-1.0) <= -1 / 8
     assert rrelu(1.0) == 1.0
     assert torch.equal(rrelu(torch.tensor([2.0, 3.0])), torch.tensor([2.0, 3.0]))
+    rows = torch.tensor([0.0, 1.0])
+    assert rrelu(torch.full((2, 2), -1.0), rows, rows).tolist() == [[0, 0], [-1, -1]]
+    ends = rrelu(torch.full((1000,), -10.0)).aminmax()
+    assert -10 / 3 <= ends.min < -3.2 and -1.35 < ends.max <= -1.25
 
 
 @all_by_name

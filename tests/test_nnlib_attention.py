@@ -147,7 +147,9 @@ def test_gradients():
     bias = torch.randn(2, 3, dtype=F64, requires_grad=True)
     assert gradcheck(lambda *xs: dot_product_attention(*xs, nheads=2), (q, k, v, bias))
     mask = torch.tensor([[True, False, True], [True, True, True]])
-    assert gradgradcheck(lambda *xs: dot_product_attention(*xs, nheads=2, mask=mask)[0], (q, k, v, bias))
+    assert gradgradcheck(
+        lambda *xs: dot_product_attention(*xs, nheads=2, mask=mask)[0], (q, k, v, bias), fast_mode=True
+    )
 
 
 def test_mixed_element_types():

@@ -7,8 +7,9 @@ from torch.autograd import gradcheck, gradgradcheck
 import fluxtorch.nnlib.activations as activations
 from fluxtorch.base import identity
 from fluxtorch.errors import DimensionMismatch
+from fluxtorch.nnlib import within_gradient
 from fluxtorch.nnlib.bias_act import bias_act_
-from fluxtorch.zygote import gradient
+from fluxtorch.zygote import gradient, withgradient
 
 F64 = torch.float64
 FUNCTIONS = [identity, torch.tanh, *(getattr(activations, f) for f in activations.__all__ if f != "rrelu")]
@@ -92,10 +93,27 @@ def test_gradients_of_gradients():
         assert gradgradcheck(lambda x, b, σ=σ: bias_act_(σ, x, b), (x, b))
 
 
+def test_no_bias_has_no_gradient():
+    x = torch.randn(3, 4)
+    for b in (False, torch.tensor([True, False, True])):
+        assert gradient(lambda b: bias_act_(torch.relu, x.clone(), b).sum(), b) == (None,)
+
+
+def test_within_gradient():
+    assert within_gradient([1.0]) is False
+    assert gradient(lambda x: within_gradient(x) * x, 2.0) == (1.0,)
+    val, (grad,) = withgradient(lambda x: 10 * x if within_gradient(x) else x, 1.0)
+    assert (val, grad) == (10, 10)
+    # Unlike Zygote's, it sees through `any`.
+    val, grads = withgradient(lambda x, y: x * y if any(map(within_gradient, (x, y))) else x / y, 2.0, 3.0)
+    assert val == 6 and grads == (3, 2)
+
+
 def test_what_it_refuses():
     for x in (torch.rand(3), [1, 2, 3]):
-        with pytest.raises(TypeError, match="array as its bias, or False"):
-            bias_act_(identity, x, True)
+        for b in (True, None, "b"):
+            with pytest.raises(TypeError, match=f"array as its bias, or False, but got {b!r}"):
+                bias_act_(identity, x, b)
     x = torch.rand(3, 4)
     before = x.clone()
     for b in (torch.ones(4), torch.ones(1, 3), torch.ones(3, 4, 1), torch.ones(1, 4, 2)):

@@ -63,7 +63,7 @@ def test_gradients():
     x = torch.rand(10, 50, dtype=F64, requires_grad=True)
     y = torch.randint(9, (30,))
     # The kernel treats its input as free; only together with logsoftmax is its gradient one.
-    assert gradcheck(lambda x: ctc_loss(x, y), x)
+    assert gradcheck(lambda x: ctc_loss(x, y), x, fast_mode=True)
 
 
 def test_too_many_labels():

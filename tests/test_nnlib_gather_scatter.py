@@ -47,7 +47,8 @@ def test_gather_of_the_manual():
     src = reshape(range(1, 16), 3, 5)
     assert gather(src, [0, 1], [1, 3]).tolist() == [4, 11]
     assert gather(src, ([0, 1], [1, 3])).tolist() == [4, 11]
-    assert gather(src, [0, 1]).tolist() == [[1, 4], [2, 5], [3, 6]]
+    assert gather(src, [0, 1]).tolist() == gather(src, range(2)).tolist() == [[1, 4], [2, 5], [3, 6]]
+    assert gather(range(10, 15), range(4, 0, -2)).tolist() == [14, 12]
 
 
 def test_gather_by_whole_numbers():
@@ -213,6 +214,20 @@ def test_scatter_by_tuples():
     assert scatter(operator.add, src, idx, dstsize=(2, 4, 5)).shape == (2, 4, 5)
 
 
+@pytest.mark.parametrize(
+    ("idx", "size"),
+    [
+        ([0, 1, 2, 3, 4, 5], (6,)),
+        ([(2, 3, 4), (0, 1, 2), (1, 2, 8)], (3, 4, 9)),
+        ([[(2, 3, 4), (0, 1, 2), (1, 2, 8)], [(3, 5, 1), (4, 2, 1), (3, 3, 3)]], (5, 6, 9)),
+        (range(3), (3,)),
+    ],
+)
+def test_the_size_that_indices_ask_for(idx, size):
+    src = torch.ones(2, *((2, 3) if len(idx) == 2 else (len(idx),)))
+    assert scatter(operator.add, src, idx).shape == (2, *size)
+
+
 def test_scatter_undoes_gather():
     src = torch.rand(4, 3, 5)
     idx = torch.randperm(5)
@@ -233,6 +248,8 @@ def test_infinite_and_missing_numbers():
     assert y[0] == math.inf
     assert y[1].isnan()
     assert y[2] == 0
+    (g,) = torch.autograd.grad(y[::2].sum(), src)
+    assert g.tolist() == [1, 1, 0, 0, 1]
 
 
 def test_dstsize():

@@ -65,6 +65,23 @@ def test_pad_constant_by_the_tests_of_nnlib():
     is_(pad_zeros([5, 6], (1, 2)), [0, 5, 6, 0, 0])
 
 
+@pytest.mark.parametrize(
+    ("pad", "dims", "ends"),
+    [
+        ((1, 2, 3, 4, 5, 6), (0, 1, 2), [(1, 2), (3, 4), (5, 6), (0, 0)]),
+        ((1, 3), (0, 2), [(1, 1), (0, 0), (3, 3), (0, 0)]),
+        (1, (0, 1, 2), [(1, 1), (1, 1), (1, 1), (0, 0)]),
+        (3, None, [(3, 3), (3, 3)]),
+        ((1, 0), 0, [(1, 0), (0, 0)]),
+    ],
+)
+def test_what_pad_and_dims_mean_by_the_tests_of_nnlib(pad, dims, ends):
+    x = torch.ones((1,) * len(ends))
+    y = pad_zeros(x, pad, dims=dims)
+    assert y.shape == tuple(begin + 1 + end for begin, end in ends)
+    assert y.sum() == y[tuple(begin for begin, _ in ends)] == 1
+
+
 def test_axes_in_any_order_keep_their_own_padding():
     x = torch.rand(2, 3, 4)
     assert torch.equal(pad_zeros(x, (1, 2, 3, 4), dims=(2, 0)), pad_zeros(x, (3, 4, 1, 2), dims=(0, 2)))
@@ -229,11 +246,16 @@ def test_what_does_not_fit():
             pad(3, 1)
     with pytest.raises(TypeError, match=r"whole number, and is 1\.5"):
         pad_zeros(x, 1.5)
+    with pytest.raises(TypeError, match="an axis must be a whole number, and is 'a'"):
+        pad_zeros(x, 1, dims="a")
+    with pytest.raises(DimensionMismatch, match="could not parse padding"):
+        pad_zeros(torch.ones(1, 1, 1, 1), (1, 2, 3, 4, 5), dims=(0, 1, 2))
 
 
 @pytest.mark.parametrize(("x", "val"), [([1], 0.5), ([1], float("inf")), ([True], 2), ([1.0], 1j)])
 def test_a_number_that_the_array_cannot_hold(x, val):
     with pytest.raises(ValueError, match="can't put"):
         pad_constant(x, 1, val)
-    with pytest.raises(TypeError, match="number to fill"):
-        pad_constant(x, 1, "0")
+    for wrong in ("0", torch.ones(2)):
+        with pytest.raises(TypeError, match="number to fill"):
+            pad_constant(x, 1, wrong)

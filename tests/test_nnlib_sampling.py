@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from torch.autograd import gradcheck
+from torch.autograd import gradcheck, gradgradcheck
 
 from fluxtorch.errors import DimensionMismatch
 from fluxtorch.nnlib.sampling import grid_sample
@@ -68,6 +68,7 @@ def test_gradients(mode):
     x = torch.rand(3, 4, 2, 2, dtype=F64, requires_grad=True)
     g = (torch.rand(2, 2, 3, 2, dtype=F64) * 1.6 - 0.8).requires_grad_()
     assert gradcheck(lambda x, g: grid_sample(x, g, padding_mode=mode), (x, g))
+    assert gradgradcheck(lambda x, g: grid_sample(x, g, padding_mode=mode), (x, g[:, :1, :1]), fast_mode=True)
 
 
 def test_element_types():

@@ -5,7 +5,9 @@ import math
 import pytest
 import torch
 
+from fluxtorch.layers import Chain, Conv, Dense, flatten
 from fluxtorch.nnlib.softmax import logsoftmax, logsumexp, softmax
+from fluxtorch.pairs import to
 
 INF, NAN = math.inf, math.nan
 
@@ -27,6 +29,11 @@ def test_softmax_of_the_manual():
     close(softmax(m, dims=1), [[0.0900306, 0.244728, 0.665241], [1 / 3] * 3], rtol=1e-5, atol=0)
     close(softmax(m, 1), softmax(m, dims=-1))
     close(softmax([0, 0]), [0.5, 0.5])
+    close(softmax(range(1, 4)), softmax(xs))
+    model = Chain(Conv((4, 4), 3 | to | 8, torch.tanh), flatten, Dense(8 | to | 7), softmax)
+    y = model(torch.randn(4, 4, 3, 13))
+    assert y.shape == (7, 13)
+    close(y.sum(0), torch.ones(13))
 
 
 def test_far_out_numbers():
@@ -75,6 +82,12 @@ def test_infinity_and_nan():
             x = torch.tensor(m, dtype=dtype)
             close(logsoftmax(x).exp(), softmax(x), rtol=2e-3, atol=1e-6)
             assert torch.equal(x, torch.tensor(m, dtype=dtype))
+    # exp(-Inf - -Inf) is NaN, in Julia too; one column leaves the other alone.
+    x = [[-INF, 1.0], [-INF, 2.0]]
+    close(softmax(x), [[NAN, 0.26894143], [NAN, 0.7310586]], equal_nan=True)
+    close(logsoftmax(x), [[NAN, -1.31326169], [NAN, -0.31326169]], equal_nan=True)
+    close(logsumexp(x, dims=0), [[-INF, 2.31326169]])
+    close(logsumexp([1.0, INF]), INF)
     x = torch.tensor([[1.0, 2.0], [3.0, INF]], requires_grad=True)
     dx = torch.autograd.grad((softmax(x) * torch.tensor([[1.0, 2.0], [3.0, 4.0]])).sum(), x)[0]
     p = 0.880797
@@ -97,6 +110,26 @@ def test_along_every_axis(shape, reverse):
         close(logsoftmax(x, dims=dims), (e / total).log())
         want = total.log()
         close(logsumexp(x, dims=dims), want.reshape(()) if dims is None else want)
+
+
+@pytest.mark.parametrize("f", [softmax, logsoftmax, logsumexp])
+def test_dims(f):
+    x = torch.randn(3, 4, 2)
+    for dims in ([0, 2], range(0, 3, 2), (torch.tensor(0), 2), (-3, -1)):
+        close(f(x, dims=dims), f(x, dims=(0, 2)))
+    close(f(x, dims=torch.tensor(1)), f(x, dims=1))
+    # No axis: each number by itself.
+    y = f(x, dims=())
+    close(y, x if f is logsumexp else torch.ones_like(x) if f is softmax else torch.zeros_like(x))
+    for empty in (torch.ones(0, 3), torch.ones(3, 0)):
+        assert f(empty, dims=(1, 0)).shape == ((1, 1) if f is logsumexp else empty.shape)
+    for dims in ((0, 3), (-4,)):
+        with pytest.raises(IndexError, match=rf"{f.__name__} got axis -?\d, which a 3×4×2 tensor .* doesn't have"):
+            f(x, dims=dims)
+    with pytest.raises(ValueError, match=f"{f.__name__} got an axis twice"):
+        f(x, dims=(0, -3))
+    with pytest.raises(TypeError, match="an axis must be a whole number, and is 'a'"):
+        f(x, dims="a")
 
 
 def test_logsumexp_keeps_the_axis():
@@ -133,7 +166,8 @@ def test_types(f):
     for x in (1.0, 2, torch.tensor(1.0)):
         with pytest.raises(TypeError, match=rf"`{f.__name__}\(x\)` called with a number, but it expects an array"):
             f(x)
-    with pytest.raises(TypeError, match=f"{f.__name__} takes an array, but got 'abc'"):
-        f("abc")
+    for x in ("abc", torch.ones(2, dtype=torch.complex64)):
+        with pytest.raises(TypeError, match=f"{f.__name__} takes an array of real numbers, but got"):
+            f(x)
     with pytest.raises(IndexError):
         f(torch.randn(3, 4), dims=2)

@@ -1,8 +1,9 @@
 """NNlib's activation functions.
 
 Every one works element by element. It takes an array of any shape (a tensor, or a list of numbers)
-and returns a tensor of that shape, or takes a plain Python number and returns a float. Integer and
-Bool arrays become torch's default float type, which other float types keep.
+and returns a tensor of that shape, or takes a plain Python number and returns a float. Float types
+are kept; Integer and Bool arrays become torch's default one, save that `relu`, `relu6`, `hardtanh`
+and `trelu` of integers are integers.
 
 `σ`, `hardσ` and `logσ` are also called `sigmoid`, `hardsigmoid` and `logsigmoid`, and print under
 the Greek name, as in Flux. Where a function has a parameter (`leakyrelu`'s `a`, say) it may be a
@@ -20,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fluxtorch.arrays import array, summary
+from fluxtorch.errors import DimensionMismatch
 
 __all__ = [
     "celu",
@@ -60,15 +62,26 @@ def _lift(f: Callable[..., Any], x: Any, *params: Any) -> Any:
     """`f(x, *params)` for an `x` that is no float tensor: a number, a list, integers."""
     if isinstance(x, (bool, int, float)):
         y = f(torch.tensor(x, dtype=torch.float64), *params)
-        return y if any(isinstance(p, Tensor) for p in params) else y.item()
+        if any(isinstance(p, Tensor) for p in params):
+            return y
+        return int(y) if f in _WHOLE and type(x) is int else y.item()
     x = array(x)
     if not isinstance(x, Tensor) or x.is_complex():
         raise TypeError(f"{f.__name__} takes a real number or an array of them, but got {summary(x)}")
-    return f(x if x.is_floating_point() else x.to(torch.get_default_dtype()), *params)
+    if x.is_floating_point():
+        return f(x, *params)
+    # Only what `gradient` differentiates by requires a gradient here; it must become floats, a number Python's.
+    if f in _WHOLE and not x.requires_grad and x.dtype != torch.bool:
+        return f(x.double(), *params).to(x.dtype)
+    return f(x.to(torch.float64 if getattr(x, "number", False) else torch.get_default_dtype()), *params)
 
 
-def _beside(x: Tensor, p: Tensor) -> Tensor:
-    """`p` as Julia's broadcasting would lay it beside `x`: of its type, lined up from the first axis."""
+def _beside(x: Tensor, p: Any) -> Any:
+    """`p`, if a tensor, as Julia's broadcasting would lay it beside `x`: lined up from the first axis."""
+    if not isinstance(p, Tensor):
+        return p
+    if p.ndim > x.ndim or any(m not in (1, n) for m, n in zip(p.shape, x.shape, strict=False)):
+        raise DimensionMismatch(f"the parameter, a {summary(p)}, doesn't line up with a {summary(x)} from axis 0")
     return p.to(x.dtype).reshape(p.shape + (1,) * (x.ndim - p.ndim))
 
 
@@ -143,7 +156,7 @@ def leakyrelu(x: Any, a: Any = 0.01) -> Any:
     if not (isinstance(x, Tensor) and x.is_floating_point()):
         return _lift(leakyrelu, x, a)
     if isinstance(a, Tensor):
-        return torch.where(x > 0, x, _beside(x, a) * x)
+        return torch.where(x > 0, x, _beside(x, a) * x.clamp_max(0))
     return F.leaky_relu(x, a)
 
 
@@ -173,6 +186,7 @@ def rrelu(x: Any, lo: Any = 1 / 8, hi: Any = 1 / 3) -> Any:
     """
     if not (isinstance(x, Tensor) and x.is_floating_point()):
         return _lift(rrelu, x, lo, hi)
+    lo, hi = _beside(x, lo), _beside(x, hi)
     return torch.where(x > 0, x, x * (lo + (hi - lo) * torch.rand_like(x)))
 
 
@@ -188,9 +202,10 @@ def elu(x: Any, α: Any = 1) -> Any:
     """
     if not (isinstance(x, Tensor) and x.is_floating_point()):
         return _lift(elu, x, α)
-    if isinstance(α, Tensor):
-        return torch.where(x >= 0, x, _beside(x, α) * torch.expm1(x.clamp_max(0)))
-    return F.elu(x, α)
+    if not isinstance(α, Tensor) and α == 1:
+        return F.elu(x)
+    # Not F.elu: its slope at 0 is α.
+    return torch.where(x >= 0, x, _beside(x, α) * torch.expm1(x.clamp_max(0)))
 
 
 def gelu(x: Any) -> Any:
@@ -391,3 +406,6 @@ sigmoid = σ
 hardsigmoid = hardσ
 logsigmoid = logσ
 thresholdrelu = trelu
+
+# What keeps integers as they are.
+_WHOLE = (relu, relu6, hardtanh, trelu)

@@ -33,8 +33,8 @@ def bias_act_(σ: Callable[[Any], Any], x: Any, b: Any) -> torch.Tensor:
             [ 3.,  0.]])
     """
     x, b = tensor("bias_act_", x), array(b)
-    if b is True:
-        raise TypeError("bias_act_ takes an array as its bias, or False; layers make an array of True")
+    if b is True or not isinstance(b, (torch.Tensor, int, float, complex)):
+        raise TypeError(f"bias_act_ takes an array as its bias, or False, but got {summary(b)}")
     y = σ(x if b is False else _biased(x, b))
     if not x.is_floating_point() or y.shape != x.shape:
         return y

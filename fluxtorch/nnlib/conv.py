@@ -8,8 +8,9 @@ from typing import Any, TypeAlias
 import torch
 import torch.nn.functional as F
 
-from fluxtorch.arrays import array, reversed_axes, summary
+from fluxtorch.arrays import reversed_axes, summary
 from fluxtorch.errors import DimensionMismatch
+from fluxtorch.nnlib.operands import alike, tensor, whole
 
 __all__ = [
     "borders",
@@ -63,9 +64,7 @@ def borders(n: int, pad: Any, least: int | None = 0) -> tuple[int, ...]:
 
 def _spatial(name: str, x: Any) -> torch.Tensor:
     """`x` as a tensor with one to three spatial axes."""
-    x = array(x)
-    if not isinstance(x, torch.Tensor):
-        raise TypeError(f"{name} expects arrays, and got {summary(x)}")
+    x = tensor(name, x)
     if not 3 <= x.ndim <= 5:
         raise DimensionMismatch(f"{name} expects arrays of 1 to 3 spatial axes and two more, and got a {summary(x)}")
     return x
@@ -82,10 +81,7 @@ def _operands(name: str, x: Any, w: Any, axis: int, channels: int) -> tuple[torc
         raise DimensionMismatch(
             f"{name} expects {w.shape[axis] * channels} channels, as its kernel has, and got a {summary(x)}"
         )
-    if x.dtype != w.dtype and not torch.is_autocast_enabled(x.device.type):
-        dtype = torch.promote_types(x.dtype, w.dtype)
-        x, w = x.to(dtype), w.to(dtype)
-    return x, w
+    return alike(x, w)
 
 
 def dilations(dilation: Any, k: Sequence[int]) -> tuple[int, ...]:
@@ -131,7 +127,9 @@ def conv(
     >>> conv(x, w).flatten(), conv(x, w, flipped=True).flatten()
     (tensor([12., 23.]), tensor([21., 32.]))
     """
-    x, w = _operands("conv", x, w, -2, groups)
+    x, w = _operands("conv", x, w, -2, whole("groups", groups, 1))
+    if w.shape[-1] % groups:
+        raise DimensionMismatch(f"conv can't divide {w.shape[-1]} output channels among {groups} groups")
     n = x.ndim - 2
     k = tuple(w.shape[:n])
     stride, pad, dilation = expand(n, stride, "stride"), borders(n, pad), dilations(dilation, k)
@@ -180,7 +178,7 @@ def conv_transpose(
     else:
         # The kernel takes no different or negative borders, no large outpad: cut, or add, afterwards.
         y = call(xr, kernel, None, stride, 0, 0, groups, dilation)
-        y = F.pad(y, [v for i in range(n) for v in (-pad[2 * i], outpad[i] - pad[2 * i + 1])])
+        y = F.pad(F.pad(y, [v for o in outpad for v in (0, o)]), [-p for p in pad])
         y = y if bias is None else y + bias.reshape(-1, *(1,) * n)
     return reversed_axes(y)
 
@@ -196,7 +194,7 @@ def depthwiseconv(
     >>> depthwiseconv(x, torch.tensor([[[1.0, 2.0]]])).flatten()
     tensor([1., 2., 1., 2.])
     """
-    w = _spatial("depthwiseconv", w)
+    x, w = _operands("depthwiseconv", x, w, -1, 1)
     kernel = reversed_axes(reversed_axes(w).reshape(-1, 1, *w.shape[:-2][::-1]))
     return conv(x, kernel, stride=stride, pad=pad, dilation=dilation, flipped=flipped, groups=w.shape[-1])
 
@@ -204,7 +202,7 @@ def depthwiseconv(
 def maxpool(x: torch.Tensor, k: Any, *, stride: Any = None, pad: Any = 0) -> torch.Tensor:
     """The largest value in each window of size `k` of `x`, `(W, H, C, N)`; `stride` is `k` unless given.
 
-    `pad` is as in `conv`, and what it adds is the least number there is. Integers give floats.
+    `pad` is as in `conv`, and what it adds is the least number there is.
 
     >>> maxpool(torch.arange(6.0).reshape(6, 1, 1), (2,)).flatten()
     tensor([1., 3., 5.])
@@ -225,14 +223,23 @@ def meanpool(x: torch.Tensor, k: Any, *, stride: Any = None, pad: Any = 0) -> to
 
 def _pool(name: str, kernels: Kernels, x: Any, k: Any, stride: Any, pad: Any) -> torch.Tensor:
     x = _spatial(name, x)
-    n = x.ndim - 2
+    if x.is_complex():
+        raise TypeError(f"{name} takes an array of real numbers, but got a {summary(x)}")
+    n, dtype, most = x.ndim - 2, x.dtype, kernels is _MAXPOOL
     k, pad = expand(n, k, "the window"), borders(n, pad)
     stride = k if stride is None else expand(n, stride, "stride")
     _check_window(x, k, pad, (1,) * n)
-    if not x.is_floating_point():
-        x = x.to(torch.get_default_dtype())
+    if not x.is_floating_point():  # of integers, torch's kernels take few; the largest one stays what it is
+        x = x.to(torch.float64 if most else torch.get_default_dtype())
     xr, padding = reversed_axes(x), pad[::2][::-1]
     if pad[::2] != pad[1::2] or any(2 * p > size for p, size in zip(pad[::2], k, strict=True)):
         # torch's kernel pads by at most half a window, and both ends of an axis alike.
-        xr, padding = F.pad(xr, pad, value=0 if kernels is _MEANPOOL else torch.finfo(xr.dtype).min), (0,) * n
-    return reversed_axes(kernels[n - 1](xr, k[::-1], stride[::-1], padding))
+        xr, padding = F.pad(xr, pad, value=_least(dtype) if most else 0), (0,) * n
+    y = reversed_axes(kernels[n - 1](xr, k[::-1], stride[::-1], padding))
+    return y.to(dtype) if most else y
+
+
+def _least(dtype: torch.dtype) -> float:
+    if dtype == torch.bool:
+        return 0
+    return torch.finfo(dtype).min if dtype.is_floating_point else torch.iinfo(dtype).min

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from fluxtorch.arrays import array, summary
+from fluxtorch.arrays import array, ints, summary
 
 __all__ = ["dropout", "probability"]
 
@@ -34,9 +34,10 @@ def dropout(
         rng, *args = args  # type: ignore[assignment]
     if len(args) != 2:
         raise TypeError("dropout expects an array and a probability, as in dropout(x, 0.5)")
-    x, p = array(args[0]), probability("dropout", args[1])
+    x = array(args[0])
     if not isinstance(x, torch.Tensor):
         raise TypeError(f"dropout expects an array, and got {summary(x)}")
+    p = probability("dropout", args[1])
     if not (x.is_floating_point() or x.is_complex()):
         x = x.to(torch.get_default_dtype())
     if p == 0 or not active:
@@ -59,7 +60,7 @@ def probability(name: str, p: Any) -> float:
 
 def _choices(x: torch.Tensor, dims: int | Iterable[int] | None) -> list[int]:
     """The size of the array of random choices for `x`."""
-    axes = range(x.ndim) if dims is None else (dims,) if isinstance(dims, int) else tuple(dims)
+    axes = range(x.ndim) if dims is None else ints(dims)
     for d in axes:
         if not -x.ndim <= d < x.ndim:
             raise IndexError(f"dropout can't choose along axis {d} of a {summary(x)}")

@@ -140,10 +140,10 @@ def _scattered(name: str, dst: torch.Tensor, source: torch.Tensor, rows: torch.T
     y = dst.scatter_reduce(0, at, source.detach(), "amax" if name == "max" else "amin")
     if not source.requires_grad:
         return y
-    # torch would share the gradient out among equal values. This adds zeros, with a slope of 1 at each of them;
-    # infinite ones, of which the difference is NaN, are left out.
-    chosen = source == y.masked_fill(y.isinf(), math.nan).index_select(0, rows)
-    return y.index_add(0, rows, torch.where(chosen, source - source.detach(), 0))
+    # torch would share the gradient out among equal values. This adds zeros, with a slope of 1 at each of them.
+    zeros = source.clone()
+    zeros.detach().zero_()
+    return y.index_add(0, rows, torch.where(source == y.index_select(0, rows), zeros, 0))
 
 
 def _operation(op: Any) -> str:

@@ -14,7 +14,7 @@ __all__ = ["alike", "axes", "element", "floats", "tensor", "whole", "wholes"]
 
 
 def tensor(name: str, x: Any) -> torch.Tensor:
-    """`x` as a tensor, as which a list of numbers counts; a `TypeError` that says `name` for anything else.
+    """`x` as a tensor, as which lists of numbers and ranges count; a `TypeError` that says `name` for anything else.
 
     >>> tensor("glu", [1, 2])
     tensor([1, 2])
@@ -41,13 +41,13 @@ def alike(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]
     >>> alike(torch.ones(1), torch.tensor([2]))
     (tensor([1.]), tensor([2.]))
     """
-    if a.dtype == b.dtype or torch.is_autocast_enabled(a.device.type):
+    if a.dtype == b.dtype or (not a.is_meta and torch.is_autocast_enabled(a.device.type)):  # meta has none
         return a, b
     dtype = torch.promote_types(a.dtype, b.dtype)
     return a.to(dtype), b.to(dtype)
 
 
-def whole(what: str, n: Any, least: int = 0) -> int:
+def whole(what: str, n: Any, least: int | None = 0) -> int:
     """`n` as an int; a `TypeError` if it is no whole number, a `ValueError` if it is below `least`.
 
     >>> whole("pad", 2)
@@ -57,12 +57,12 @@ def whole(what: str, n: Any, least: int = 0) -> int:
         i = operator.index(n)
     except TypeError:
         raise TypeError(f"{what} must be a whole number, and is {summary(n)}") from None
-    if i < least:
+    if least is not None and i < least:
         raise ValueError(f"{what} must be at least {least}, and is {i}")
     return i
 
 
-def wholes(what: str, ns: Any, least: int = 0) -> tuple[int, ...]:
+def wholes(what: str, ns: Any, least: int | None = 0) -> tuple[int, ...]:
     """The whole numbers `ns`, or the one whole number, as a tuple.
 
     >>> wholes("size", (4, 9)), wholes("size", 4)
@@ -77,7 +77,7 @@ def axes(name: str, x: torch.Tensor, dims: int | Sequence[int]) -> tuple[int, ..
     >>> axes("pad_zeros", torch.zeros(2, 3, 4), (0, -1))
     (0, 2)
     """
-    chosen = tuple(map(operator.index, dims if isinstance(dims, (tuple, list, range)) else (dims,)))
+    chosen = wholes("an axis", dims, None)
     for d in chosen:
         if not -x.ndim <= d < x.ndim:
             raise IndexError(f"{name} got axis {d}, which a {summary(x)} doesn't have")

@@ -54,7 +54,8 @@ def pad_constant(x: Any, pad: Any, val: Any = 0, dims: Dims = None) -> torch.Ten
     for i, d in enumerate(chosen):
         widths[2 * d : 2 * d + 2] = pad[2 * i : 2 * i + 2]
     xr = reversed_axes(x)
-    if not isinstance(val, torch.Tensor) and not isinstance(element("pad_constant", val, x.dtype), complex):
+    number = isinstance(val, torch.Tensor) and val.ndim == 0
+    if not number and not isinstance(element("pad_constant", val, x.dtype), complex):
         return reversed_axes(F.pad(xr, widths, value=val))
     inside = F.pad(torch.ones_like(xr, dtype=torch.bool), widths)
     return reversed_axes(torch.where(inside, F.pad(xr, widths), val))

@@ -22,8 +22,6 @@ def grid_sample(input: Any, grid: Any, *, padding_mode: str = "zeros") -> torch.
     centre of the first pixel, to 1, that of the last one. Outside of that, `padding_mode="zeros"`
     gives zeros and `"border"` the nearest pixel at the border.
 
-    The gradient has none itself: torch doesn't differentiate this kernel twice.
-
     Raises `DimensionMismatch` if the sizes don't fit, `ValueError` for another mode.
 
     >>> x = torch.tensor([[1.0, 3.0], [2.0, 4.0]]).reshape(2, 2, 1, 1)
