@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import nn
 
-__all__ = ["array", "reversed_axes", "summary"]
+__all__ = ["array", "ints", "reversed_axes", "summary"]
 
 
 def array(x: Any) -> Any:
-    """A list of numbers (nested to any depth, if it is rectangular) or a NumPy array as a tensor; the rest as it is.
+    """A list of numbers (nested to any depth, if it is rectangular), a range or a NumPy array as a tensor.
 
-    The element type is torch's: integers are int64, floats the default dtype. A ragged list
-    stays a list.
+    Anything else is given back as it is, a ragged list too. The element type is torch's: integers are
+    int64, floats the default dtype.
 
-    >>> array([2, 1])
-    tensor([2, 1])
+    >>> array([2, 1]), array(range(3))
+    (tensor([2, 1]), tensor([0, 1, 2]))
     >>> array([[1.0, 2.0], [3.0, 4.0]]).shape
     torch.Size([2, 2])
     >>> array(["five", [6, 7]])
@@ -25,6 +27,8 @@ def array(x: Any) -> Any:
     """
     if type(x) is list:
         return x if _shape(x) is None else torch.tensor(x)
+    if type(x) is range:
+        return torch.arange(len(x)) * x.step + x.start
     if isinstance(x, (torch.Tensor, int, float, complex)) or not hasattr(x, "__array_interface__"):
         return x
     if x.__array_interface__["typestr"][1] not in "biufc":  # text, dates, objects
@@ -47,6 +51,18 @@ def _shape(x: Any) -> tuple[int, ...] | None:
     if first is None or any(_shape(row) != first for row in x[1:]):
         return None
     return (len(x), *first)
+
+
+def ints(x: Any) -> tuple[int, ...]:
+    """A whole number, or several in a collection, as a tuple of ints. Raises `TypeError` for anything else.
+
+    >>> ints(2), ints([0, 1])
+    ((2,), (0, 1))
+    """
+    try:
+        return (operator.index(x),)
+    except TypeError:
+        return tuple(map(operator.index, x if isinstance(x, Iterable) else (x,)))
 
 
 def reversed_axes(x: Any) -> Any:

@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 
 import torch
 
-from fluxtorch.arrays import array, reversed_axes, summary
+from fluxtorch.arrays import array, ints, reversed_axes, summary
 from fluxtorch.errors import DimensionMismatch, DomainError
 from fluxtorch.namedtuples import NamedTuple
 from fluxtorch.pairs import Pair
@@ -87,13 +87,8 @@ def _is_number(x: Any) -> bool:
     return isinstance(x, (int, float, complex)) and not _is_array(x)
 
 
-def _door(x: Any) -> Any:
-    """`x` as an array where it is one in Julia: also a range."""
-    return torch.tensor(x, dtype=torch.int64) if isinstance(x, range) else array(x)
-
-
 def _array(x: Any, name: str) -> Any:
-    x = _door(x)
+    x = array(x)
     if not _is_array(x):
         raise TypeError(f"{name} takes an array, but got {summary(x)}")
     return x
@@ -135,7 +130,7 @@ def _packed(values: list[Any], floats: torch.dtype, device: torch.device | None 
 
 def _each(whole: Callable[[Any], Any], single: Callable[[Any], Any], x: Any) -> Any:
     """`whole` of an array, or Python's own function of a plain number, with Julia's limits."""
-    x = _door(x)
+    x = array(x)
     if not _is_number(x):
         return whole(x)
     if isinstance(x, complex):
@@ -228,7 +223,9 @@ def abs(x: Any) -> Any:
     >>> abs([-1, 2]), abs(-3)
     (tensor([1, 2]), 3)
     """
-    x = _door(x)
+    x = array(x)
+    if _is_array(x) and x.dtype == torch.bool:  # which torch.abs refuses
+        return x
     return builtins.abs(x) if _is_number(x) else torch.abs(x)
 
 
@@ -238,7 +235,7 @@ def abs2(x: Any) -> Any:
     >>> abs2([-1, 2]), abs2(-3), abs2(3 + 4j)
     (tensor([1, 4]), 9, 25.0)
     """
-    x = _door(x)
+    x = array(x)
     if isinstance(x, complex) or (_is_array(x) and x.is_complex()):
         return x.real * x.real + x.imag * x.imag
     return x * x if _is_number(x) else torch.square(x)
@@ -252,7 +249,7 @@ def round(x: Any, *, digits: int = 0) -> Any:
     >>> round([0.123, 4.567], digits=1)
     tensor([0.1000, 4.6000])
     """
-    x = _door(x)
+    x = array(x)
     if _is_number(x):
         return builtins.round(x, digits)
     return torch.round(x, decimals=digits) if x.is_floating_point() else x
@@ -366,7 +363,7 @@ def _broadcastable(x: Any) -> Any:
         return x
     if isinstance(x, (Mapping, NamedTuple)):
         raise TypeError(f"can't broadcast over {summary(x)}: broadcast over its values instead")
-    x = _door(x)
+    x = array(x)
     return x if _is_array(x) or not isinstance(x, Iterable) else array(list(x))
 
 
@@ -442,7 +439,7 @@ def _data(name: str, f: Any, xs: Any, dims: Dims) -> Any:
         f, xs = None, f
     elif not callable(f):
         raise TypeError(f"{name}(f, x) takes a function first; an axis is given as {name}(x, dims=…)")
-    xs = _door(xs)
+    xs = array(xs)
     if _is_array(xs) and f is not None:
         xs = broadcast(f, xs)
     elif not _is_array(xs):
@@ -457,12 +454,12 @@ def _axes(x: Any, dims: Dims) -> tuple[int, ...]:
     """`dims` as axes from 0, each once and in order."""
     if dims is None:
         return tuple(range(x.ndim))
-    given = tuple(dims) if isinstance(dims, Iterable) else (dims,)
+    given = ints(dims)
     for d in given:
-        if not -x.ndim <= operator.index(d) < x.ndim:
+        if not -x.ndim <= d < x.ndim:
             last = f"; the last axis is {x.ndim - 1}" if x.ndim else ""
             raise IndexError(f"there is no axis {d} in a {summary(x)}: axes count from 0{last}")
-    return tuple(sorted({operator.index(d) % x.ndim for d in given}))
+    return tuple(sorted({d % x.ndim for d in given}))
 
 
 def _along(reduce: Callable[[Any, tuple[int, ...], bool], Any], x: Any, dims: Dims) -> Any:
@@ -626,7 +623,7 @@ def var(x: Any, /, *, dims: Dims = None, corrected: bool = True, mean: Any = Non
     >>> var(x, dims=0), var(x, dims=0, corrected=False)
     (tensor([[2., 8.]]), tensor([[1., 4.]]))
     """
-    x, mean = _sample("var", x), _door(mean)
+    x, mean = _sample("var", x), array(mean)
     if mean is None:
         return _along(lambda x, axes, keep: torch.var(x, axes, correction=int(corrected), keepdim=keep), x, dims)
     deviation = broadcast(operator.sub, x, mean)
@@ -653,7 +650,7 @@ def _position(name: str, largest: bool, x: Any, dims: int | None) -> Any:
     find = torch.argmax if largest else torch.argmin
     if isinstance(x, (list, tuple)):
         packed = _packed(list(x), torch.float64)
-        x = _door(x) if packed is None else packed
+        x = array(x) if packed is None else packed
     x = _array(x, name)
     x = x.to(torch.uint8) if x.dtype == torch.bool else x
     axes = _axes(x, dims)
@@ -750,7 +747,7 @@ def rand(*args: Any, rng: torch.Generator | None = None) -> Any:
     rng, args = _drawn(args, rng)
     dtype, dims = _typed(args)
     if dtype is None and dims:
-        xs = dims[0] if isinstance(dims[0], list) else array(dims[0])
+        xs = dims[0] if isinstance(dims[0], (list, range)) else array(dims[0])
         if isinstance(xs, (list, range, str)) or type(xs) is tuple or (_is_array(xs) and xs.ndim):
             return _picked(xs, dims[1:], rng)
     shape, kind = _sizes(dims), dtype or torch.float64
@@ -825,7 +822,7 @@ def size(x: Any, *axes: int) -> Any:
     >>> size(torch.ones(2, 3)), size(torch.ones(2, 3), 1), size([1, 2], 1)
     ((2, 3), 3, 1)
     """
-    x = _door(x)
+    x = array(x)
     shape = tuple(x.shape) if _is_array(x) else () if _is_number(x) else (len(x),)
     lengths = tuple(shape[d] if d < len(shape) else 1 for d in map(operator.index, axes))
     return shape if not axes else lengths[0] if len(axes) == 1 else lengths
@@ -837,7 +834,7 @@ def length(x: Any) -> int:
     >>> length(torch.ones(3, 4)), length([[1, 2], [3, 4]]), length("abc"), length(5)
     (12, 4, 3, 1)
     """
-    x = _door(x)
+    x = array(x)
     return math.prod(x.shape) if _is_array(x) else 1 if _is_number(x) else len(x)
 
 
@@ -847,7 +844,7 @@ def only(x: Any) -> Any:
     >>> only(torch.tensor([[2.0]])), only(["a"])
     (tensor(2.), 'a')
     """
-    x = _door(x)
+    x = array(x)
     if _is_number(x) or (_is_array(x) and math.prod(x.shape) == 1):
         return x if _is_number(x) else x.reshape(())
     found = [] if _is_array(x) else list(itertools.islice(_items(x), 2))
@@ -900,7 +897,7 @@ def transpose(x: Any) -> Any:
     (tensor([[1, 3],
             [2, 4]]), tensor([[1, 2]]))
     """
-    x = _door(x)
+    x = array(x)
     return x if _is_number(x) else permutedims(x)
 
 
@@ -991,7 +988,7 @@ def foldl(f: Callable[[Any, Any], Any], xs: Any, *, init: Any = _MISSING) -> Any
     >>> foldl(operator.sub, [10, 1, 2]), foldl(lambda x, m: m(x), [exp, log], init=0)
     (7, 0.0)
     """
-    values = iter(_items(xs if isinstance(xs, list) else array(xs)))
+    values = iter(_items(xs if isinstance(xs, (list, range)) else array(xs)))
     first = next(values, _MISSING) if init is _MISSING else init
     if first is _MISSING:
         raise ValueError("foldl of an empty collection needs an init")
@@ -1013,7 +1010,7 @@ def _promoted(xs: list[Any]) -> torch.dtype:
 
 
 def _joined(name: str, xs: tuple[Any, ...], dims: int) -> Any:
-    parts = [_door(x) for x in xs]
+    parts = [array(x) for x in xs]
     if not parts:
         raise ValueError(f"{name} needs at least one array")
     for x in parts:
@@ -1120,7 +1117,7 @@ def norm(x: Any, p: float = 2) -> Any:
     >>> norm((torch.tensor([3.0]), torch.tensor([[4.0]])))
     tensor(5.)
     """
-    x = _door(x)
+    x = array(x)
     if _is_array(x):
         return torch.linalg.vector_norm(_real(x), p)
     if _is_number(x):

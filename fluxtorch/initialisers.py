@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from fluxtorch.arrays import array, summary
+from fluxtorch.arrays import array, ints, summary
 from fluxtorch.errors import DimensionMismatch
 from fluxtorch.pairs import Pair
 
@@ -79,7 +79,8 @@ def _initialiser(draw: Callable[..., Tensor], number: bool = False) -> Callable[
         if rng is not None and not isinstance(rng, Generator):
             raise TypeError(f"{draw.__name__} takes a torch.Generator as rng, got {summary(rng)}")
         if not size and not (number and rng is None):
-            return functools.update_wrapper(functools.partial(init, rng=rng, **options), init)
+            bound = options if rng is None else {"rng": rng, **options}
+            return functools.update_wrapper(functools.partial(init, **bound), init)
         return draw(*_size(size), rng=rng, **options)
 
     return init
@@ -136,7 +137,7 @@ def glorot_normal(*size: int, rng: Generator | None = None, gain: float = 1) -> 
 
     Without a size: a function of the size. Float32, of the given size, on the device of `rng`. Raises
     `TypeError` for a size that is not whole numbers, `ValueError` for a negative one. Follows Glorot
-    and Bengio (2010), as [`glorot_uniform`][fluxtorch.glorot_uniform] does.
+    and Bengio (2010), as `glorot_uniform` does.
 
     >>> round(glorot_normal(1000, 1000, rng=torch.Generator().manual_seed(0)).std().item(), 3)
     0.032
@@ -165,7 +166,7 @@ def kaiming_normal(*size: int, rng: Generator | None = None, gain: float = math.
 
     Without a size: a function of the size. Float32, of the given size, on the device of `rng`. Raises
     `TypeError` for a size that is not whole numbers, `ValueError` for a negative one. Follows He et
-    al. (2015), as [`kaiming_uniform`][fluxtorch.kaiming_uniform] does.
+    al. (2015), as `kaiming_uniform` does.
 
     >>> round(kaiming_normal(1000, 1000, rng=torch.Generator().manual_seed(0)).std().item(), 3)
     0.045
@@ -293,7 +294,7 @@ def identity_init(*size: int, rng: Generator | None = None, gain: float = 1, shi
     weight = _make(torch.zeros, size, rng)
     if len(size) < 2:
         return weight
-    shifts = (shift,) if isinstance(shift, int) else tuple(shift)
+    shifts = ints(shift)
     if len(shifts) > len(size):
         raise ValueError(f"identity_init of size {size} can't be shifted along {len(shifts)} axes, as by {shifts}")
     if not weight.numel():

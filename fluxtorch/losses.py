@@ -1,7 +1,7 @@
 """Flux's loss functions.
 
-All take the prediction `ŷ` first and the target `y` second: two arrays of one size (tensors or lists
-of numbers), or an array and a number that stands for a whole array of it. Trailing axes of length 1
+All take the prediction `ŷ` first and the target `y` second: two arrays of one size (tensors, lists
+of numbers, ranges), or an array and a number that stands for a whole array of it. Trailing axes of length 1
 may be missing, as in Julia; any other difference of size raises `DimensionMismatch`, where plain
 broadcasting would give a wrong loss in silence. Integer and Bool targets are promoted, mixed float
 types too.
@@ -19,6 +19,7 @@ only the one number counts that its label picks.
 from __future__ import annotations
 
 import builtins
+import operator
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, ParamSpec, TypeGuard
@@ -27,6 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fluxtorch import base
 from fluxtorch.arrays import array, summary
 from fluxtorch.errors import DimensionMismatch, DomainError
 from fluxtorch.nnlib.ctc import ctc_loss
@@ -78,7 +80,7 @@ def _older(f: Callable[P, Tensor]) -> Callable[P, Tensor]:
 def mae(ŷ: Any, y: Any, *, agg: Agg = torch.mean) -> Tensor:
     """Mean absolute error, `agg(abs.(ŷ .- y))`.
 
-    >>> mae([1.1, 1.9, 3.1], [1, 2, 3])
+    >>> mae([1.1, 1.9, 3.1], range(1, 4))
     tensor(0.1000)
     """
     ŷ, y = _match(ŷ, y)
@@ -122,6 +124,9 @@ def huber_loss(ŷ: Any, y: Any, *, agg: Agg = torch.mean, delta: float = 1) -> T
     tensor(2.)
     """
     ŷ, y = _match(ŷ, y)
+    if isinstance(delta, Tensor) or delta <= 0:  # which torch's own doesn't take
+        d = (ŷ - y).abs()
+        return _aggregate(agg, torch.where(d < delta, 0.5 * d * d, delta * (d - 0.5 * delta)))
     return _reduce(F.huber_loss, agg, ŷ, y, delta=delta)
 
 
@@ -151,12 +156,15 @@ def label_smoothing(y: Any, α: float, *, dims: int | None = 0) -> Any:
 
 
 @_older
-def crossentropy(ŷ: Any, y: Any, *, dims: Dims = 0, agg: Agg = torch.mean, eps: float | None = None) -> Tensor:
+def crossentropy(
+    ŷ: Any, y: Any, *, dims: Dims = 0, agg: Agg = torch.mean, eps: float | None = None, weight: Any = None
+) -> Tensor:
     """Cross entropy of probabilities, `agg(-sum(y .* log.(ŷ .+ eps); dims))`.
 
-    `ŷ` and `y` are `(classes, batch…)`, and sum to 1 along `dims` (an axis or a tuple of axes),
-    which is the first axis by default and is kept with length 1 for `agg`. `logitcrossentropy` is
-    the more exact one after a softmax.
+    `ŷ` and `y` are `(classes, batch…)`, and sum to 1 along `dims` (an axis or several, None for all),
+    which is the first axis by default and is kept with length 1 for `agg`. `weight`, which Flux ≤ 0.11
+    has, is a factor of the terms: a number, or one for each class. `logitcrossentropy` is the more
+    exact one after a softmax.
 
     >>> ŷ = torch.tensor([[0.1, 0.8], [0.9, 0.2]])
     >>> crossentropy(ŷ, [[0, 1], [1, 0]])
@@ -165,23 +173,26 @@ def crossentropy(ŷ: Any, y: Any, *, dims: Dims = 0, agg: Agg = torch.mean, eps:
     tensor(0.3285)
     """
     ŷ, y, eps = _match_eps(ŷ, y, eps)
-    if _is_onehot(y, dims):
+    if weight is None and _is_onehot(y, dims):
         return _aggregate(agg, -torch.log(ŷ.gather(0, y.indices.unsqueeze(0)) + eps))
-    return _aggregate(agg, -_xlogy(y, ŷ, eps).sum(dims, keepdim=True))
+    return _aggregate(agg, -base.sum(_weighted(_xlogy(y, ŷ, eps), weight), dims=dims))
 
 
-def logitcrossentropy(ŷ: Any, y: Any, *, dims: Dims = 0, agg: Agg = torch.mean) -> Tensor:
+def logitcrossentropy(ŷ: Any, y: Any, *, dims: Dims = 0, agg: Agg = torch.mean, weight: Any = None) -> Tensor:
     """`crossentropy(softmax(ŷ; dims), y)`, more exactly: `agg(-sum(y .* logsoftmax(ŷ; dims); dims))`.
 
-    `ŷ` and `y` are `(classes, batch…)`; `dims` as in `crossentropy`.
+    `ŷ` and `y` are `(classes, batch…)`; `dims` and `weight` as in `crossentropy`. Where a Bool `y` is
+    false, `ŷ` may be -Inf.
 
     >>> logitcrossentropy([[-1000.0, 3.0], [1000.0, 2.0]], [[0, 1], [1, 0]])
     tensor(0.1566)
     """
-    if isinstance(y, OneHotArray) and _is_plain_batch(ŷ, y) and dims == 0 and agg is torch.mean:
+    if isinstance(y, OneHotArray) and _is_plain_batch(ŷ, y) and dims == 0 and agg is torch.mean and weight is None:
         return F.cross_entropy(ŷ.t(), y.indices)  # what training asks for, without detours
+    y = array(y)
+    bools = isinstance(y, Tensor) and y.dtype == torch.bool
     ŷ, y = _match(ŷ, y)
-    if _is_onehot(y, dims):
+    if weight is None and _is_onehot(y, dims):
         # Both with their axes in opposite order, which is how torch's kernel wants them.
         rows = ŷ.permute(tuple(range(ŷ.ndim))[::-1])
         labels = y.indices.permute(tuple(range(y.ndim - 1))[::-1])
@@ -190,7 +201,10 @@ def logitcrossentropy(ŷ: Any, y: Any, *, dims: Dims = 0, agg: Agg = torch.mean)
             return F.cross_entropy(rows, flat)
         each = F.cross_entropy(rows, flat, reduction="none").reshape(labels.shape)
         return _aggregate(agg, each.permute(tuple(range(each.ndim))[::-1]).unsqueeze(0))
-    return _aggregate(agg, -(y * along(torch.log_softmax, ŷ, dims)).sum(dims, keepdim=True))
+    terms = along(torch.log_softmax, ŷ, dims)
+    # In Julia, false times -Inf is 0; of any other 0 it is NaN.
+    terms = terms.masked_fill(y == 0, 0) if bools else y * terms
+    return _aggregate(agg, -base.sum(_weighted(terms, weight), dims=dims))
 
 
 @_older
@@ -228,7 +242,7 @@ def kldivergence(ŷ: Any, y: Any, *, dims: Dims = 0, agg: Agg = torch.mean, eps:
     tensor(0.6931)
     """
     ŷ, y, eps = _match_eps(ŷ, y, eps)
-    return _aggregate(agg, _xlogy(y, y).sum(dims, keepdim=True)) + crossentropy(ŷ, y, dims=dims, agg=agg, eps=eps)
+    return _aggregate(agg, base.sum(_xlogy(y, y), dims=dims)) + crossentropy(ŷ, y, dims=dims, agg=agg, eps=eps)
 
 
 def poisson_loss(ŷ: Any, y: Any, *, agg: Agg = torch.mean) -> Tensor:
@@ -252,7 +266,7 @@ def hinge_loss(ŷ: Any, y: Any, *, agg: Agg = torch.mean) -> Tensor:
     tensor(0.5500)
     """
     ŷ, y = _match(ŷ, y)
-    return _aggregate(agg, torch.relu(1 - ŷ * y))
+    return _aggregate(agg, (1 - ŷ * y).clamp_min(0))  # whose slope at 0 is Flux's 1
 
 
 def squared_hinge_loss(ŷ: Any, y: Any, *, agg: Agg = torch.mean) -> Tensor:
@@ -323,7 +337,7 @@ def focal_loss(
     tensor(0.4599)
     """
     ŷ, y, eps = _match_eps(ŷ, y, eps)
-    return _aggregate(agg, -(_power(1 - (ŷ + eps), gamma) * _xlogy(y, ŷ, eps)).sum(dims, keepdim=True))
+    return _aggregate(agg, -base.sum(_power(1 - (ŷ + eps), gamma) * _xlogy(y, ŷ, eps), dims=dims))
 
 
 def siamese_contrastive_loss(ŷ: Any, y: Any, *, agg: Agg = torch.mean, margin: float = 1) -> Tensor:
@@ -415,18 +429,22 @@ def _reduce(kernel: Callable[..., Tensor], agg: Agg, *args: Tensor, **kws: Any) 
     return _aggregate(agg, kernel(*args, reduction="none", **kws))
 
 
+def _weighted(x: Tensor, weight: Any) -> Tensor:
+    return x if weight is None else base.broadcast(operator.mul, x, weight)
+
+
 def _xlogy(x: Tensor, y: Tensor, eps: float = 0) -> Tensor:
     """`x .* log.(y .+ eps)`, and 0 with a gradient of 0 where `x` and `y + eps` are both 0."""
     if eps:
         y = y + eps
     if eps < torch.finfo(y.dtype).tiny:
         y = y.masked_fill((x == 0) & (y == 0), 1)
-    return x * torch.log(y)
+    return torch.xlogy(x, y)
 
 
 def _power(x: Tensor, γ: float) -> Tensor:
     """`x .^ γ` of a probability that `eps` may have pushed below 0, where only whole powers are real."""
-    return x**γ if float(γ).is_integer() else x.clamp_min(0) ** γ
+    return x**γ if γ % 1 == 0 else x.clamp_min(0) ** γ
 
 
 hinge = hinge_loss

@@ -241,7 +241,7 @@ def _reshaped(x: Tensor, size: list[int]) -> Any:
     if math.prod(size) == x.numel():
         for k, n in enumerate(size):
             if n == x.nlabels and math.prod(size[:k]) == before:
-                return _like(x, x.indices.reshape(*size[:k], *size[k + 1 :]), k)
+                return _like(x, x.indices.reshape((*size[:k], *size[k + 1 :])), k)
     return x.to_dense().reshape(size)
 
 
@@ -469,12 +469,11 @@ def _ends(xs: Any, most: int, first: int, last: int) -> tuple[list[Any], list[An
 def onehot(x: Any, labels: Any, default: Any = _MISSING) -> OneHotArray:
     """A `OneHotVector` that is true where `labels` has `x`: `onehot(x, labels, [default])`.
 
-    `labels` are a range, list, tuple, string, vector or any ordered collection, each different from
-    the others. If `x` is not among them, the result is `onehot(default, labels)`. 0.0 and -0.0
-    differ, NaN is equal to itself.
+    `labels` are a range, list, tuple, string, vector or any ordered collection; of equal ones the first
+    counts. If `x` is not among them, the result is `onehot(default, labels)`. 0.0 and -0.0 differ, NaN
+    is equal to itself.
 
-    Raises `ValueError` if neither `x` nor `default` is among the labels, or a label stands there
-    twice (in Julia the first one counts).
+    Raises `ValueError` if neither `x` nor `default` is among the labels.
 
     >>> onehot("b", ("a", "b", "c"))
     3-element OneHotVector(::UInt32) with eltype Bool:
@@ -505,9 +504,8 @@ def onehotbatch(xs: Any, labels: Any, default: Any = _MISSING) -> OneHotArray:
     `default` are as in `onehot`. Whole numbers with a `range` of labels are fastest, and stay on
     their GPU; others go through Python.
 
-    Raises `ValueError` for values or a `default` that are not among the labels, and for labels that
-    stand there twice; on a GPU torch reports such a value later. Raises `DimensionMismatch` for
-    lists of several lengths inside one.
+    Raises `ValueError` for values or a `default` that are not among the labels; on a GPU torch
+    reports such a value later. Raises `DimensionMismatch` for lists of several lengths inside one.
 
     >>> oh = onehotbatch("abracadabra", "abcde", "e")
     >>> oh
@@ -528,7 +526,7 @@ def onehotbatch(xs: Any, labels: Any, default: Any = _MISSING) -> OneHotArray:
     if default is not _MISSING and (other := find(default)) is None:
         raise ValueError(f"Default value {_value(default)} is not in labels")
     if isinstance(labels, range):
-        xs = torch.tensor(xs, dtype=torch.int64) if isinstance(xs, range) else array(xs)
+        xs = array(xs)
         if isinstance(xs, Tensor) and not xs.is_complex():
             return _onehot(_within(xs, labels, other), len(labels))
     device = xs.device if isinstance(xs, Tensor) else None
@@ -616,8 +614,7 @@ def _finder(labels: Any) -> Callable[[Any], int | None]:
         return lambda x: labels.index(_key(x)) if _key(x) in labels else None
     places: dict[Any, int] = {}
     for k, x in enumerate(labels.tolist() if isinstance(labels, Tensor) else labels):
-        if places.setdefault(_key(x), k) != k and x == x:
-            raise ValueError(f"label {_value(x)} stands more than once in labels")
+        places.setdefault(_key(x), k)
     return lambda x: places.get(_key(x))
 
 

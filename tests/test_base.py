@@ -21,6 +21,7 @@ from fluxtorch import base
 from fluxtorch.errors import DimensionMismatch, DomainError
 from fluxtorch.namedtuples import nt
 from fluxtorch.pairs import Pair
+from fluxtorch.zygote import gradient
 
 t = torch.tensor
 f64 = torch.float64
@@ -92,6 +93,7 @@ def test_abs_abs2():
     assert base.abs2([3, -2]).tolist() == [9, 4] and base.abs2(t([1, -2])).dtype == torch.int64
     z = t([3 + 4j, 1j])
     close(base.abs2(z), t([25.0, 1.0]))
+    assert base.abs([True, False]).tolist() == [True, False] and base.abs(range(-1, 2)).tolist() == [1, 0, 1]
     assert gradgradcheck(base.abs2, leaf(3))
 
 
@@ -404,6 +406,38 @@ def test_reductions_refuse_axes_that_are_not_there():
         base.sum((1, 2), dims=0)
 
 
+@pytest.mark.parametrize(
+    "f",
+    [
+        *(lambda x, d, name=name: getattr(base, name)(x, dims=d) for name in REDUCTIONS),
+        lambda x, d: base.sum(base.abs2, x, dims=(0, d)),
+        lambda x, d: base.var(x, dims=d, mean=base.mean(x, dims=d)),
+        lambda x, d: base.findmin(x, dims=d)[0],
+        lambda x, d: x * base.argmax(x, dims=d),
+        lambda x, d: base.size(x, d) * base.permutedims(x, (d, 0)),
+        lambda x, d: base.cat(*base.eachslice(x, dims=d), dims=d),
+        lambda x, d: base.reshape(x, d, -1) * base.ones(torch.float32, d, 1),
+        lambda x, d: base.partition(x, d)[0] * base.rand(torch.Generator().manual_seed(0), torch.float32, d),
+        lambda x, d: base.round(x, digits=d),
+    ],
+)
+def test_whole_numbers_of_any_kind(f):
+    """Inside of `gradient` an int is a tensor."""
+    x = t([[1.0, 5.0, 2.5], [-3.0, 0.5, 4.0]])
+    want = f(x, 1)
+    for d in (t(1), np.int64(1)):
+        close(f(x, d), want)
+    by_d, by_x = gradient(lambda d, x: (f(x, d) * want).sum(), 1, x)
+    assert by_d is None
+    close(by_x, gradient(lambda x: (f(x, 1) * want).sum(), x)[0])
+
+
+def test_axes_that_are_none():
+    for dims in (1.5, "a", (0, 1.5), t(0.5)):
+        with pytest.raises(TypeError):
+            base.sum(torch.ones(2, 3), dims=dims)
+
+
 def test_element_types_of_reductions():
     assert base.sum(t([True, True])).item() == 2 and base.sum(t([True, True])).dtype == torch.int64
     assert base.sum(t([[True, True]]), dims=0).tolist() == [[1, 1]]
@@ -636,6 +670,7 @@ def test_reshape_is_column_major():
     x = base.reshape(range(1, 7), 2, 3)
     assert x.tolist() == [[1, 3, 5], [2, 4, 6]]  # torch's own fills rows
     assert base.vec(x).tolist() == [1, 2, 3, 4, 5, 6]
+    assert base.vec(range(5, 0, -2)).tolist() == [5, 3, 1] and base.vec(range(3, 1)).shape == (0,)
     assert base.reshape([[1, 2], [3, 4]], 4, 1)[:, 0].tolist() == [1, 3, 2, 4]
     assert gradcheck(lambda x: base.reshape(x, 3, -1), leaf(2, 6))
 

@@ -32,8 +32,10 @@ from fluxtorch.initialisers import (
     truncated_normal,
     zeros32,
 )
+from fluxtorch.layers import Conv, ConvTranspose, CrossCor, Dense, Parallel, SamePad
 from fluxtorch.pairs import to
-from fluxtorch.printing import function_name, show
+from fluxtorch.printing import function_name
+from fluxtorch.zygote import gradient
 
 
 def half_sparse(*size, **options):
@@ -141,7 +143,7 @@ def test_bound_settings_can_be_overridden():
 
 def test_a_bound_initialiser_goes_by_its_own_name_and_can_be_copied():
     init = glorot_normal(gain=100)
-    assert init.__name__ == function_name(init) == show(init) == "glorot_normal"
+    assert init.__name__ == function_name(init) == "glorot_normal"
     torch.manual_seed(0)
     x = init(5, 5)
     for twin in (copy.deepcopy(init), pickle.loads(pickle.dumps(init))):
@@ -449,34 +451,59 @@ def test_identity_shift():
         identity_init(3, 4, shift=(0, 0, 1))
 
 
-def cross_correlation(x, weight):
-    """torch's kernel on arrays with Flux's axes, with the size kept."""
-    conv = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}[x.ndim]
-    return reverse(conv(reverse(x), reverse(weight), padding="same"))
+# --- in layers, as in Flux's manual and tests
 
 
-@pytest.mark.parametrize("kernel", [(1,), (3,), (1, 3), (3, 5), (3, 5, 7)])
-def test_identity_through_a_convolution(kernel):
-    x = torch.randn(*kernel, 3, 3)
-    assert torch.equal(cross_correlation(x, identity_init(*kernel, 3, 3)), x)
+def test_layers_of_the_manual():
+    assert nfan(Dense(10, 20).weight.shape) == (10, 20)
+    assert nfan(Conv((3, 3), 2 | to | 10).weight.shape) == (18, 90)
+    m = Conv((3, 3), 3 | to | 2, F.relu, init=glorot_normal)
+    assert repr(m) == "Conv((3, 3), 3 => 2, relu)  # 56 parameters" and m.bias.tolist() == [0, 0]
+    for init in (glorot_uniform(gain=2), randn32(rng(1))):
+        assert repr(Dense(4 | to | 5, torch.tanh, init=init)) == "Dense(4 => 5, tanh)  # 25 parameters"
+    m = Dense(3 | to | 2, torch.tanh, init=glorot_uniform(rng(1)))
+    assert repr(m) == "Dense(3 => 2, tanh)  # 8 parameters" and m.bias.tolist() == [0, 0]
+    assert torch.equal(m.weight, glorot_uniform(2, 3, rng=rng(1)))
+    m = Dense(10 | to | 1000, torch.tanh, init=glorot_normal(gain=100, rng=rng()))
+    assert repr(m) == "Dense(10 => 1000, tanh)  # 11_000 parameters"
+    assert m.weight.std().item() == pytest.approx(4.45, rel=0.03)
+    m = Dense(10 | to | 1000, F.selu, init=lecun_normal(rng()))
+    assert repr(m) == "Dense(10 => 1000, selu)  # 11_000 parameters"
+    assert m.weight.std().item() == pytest.approx(0.313, rel=0.03)
+    m = Dense(3 | to | 10, torch.tanh, init=sparse_init(sparsity=0.5))
+    assert repr(m) == "Dense(3 => 10, tanh)  # 40 parameters"
+    assert (m.weight == 0).sum(dim=0, keepdim=True).tolist() == [[5, 5, 5]]
+    assert Dense(5 | to | 3, F.relu, init=identity_init)([1, -2, 3, -4, 5]).tolist() == [1, 0, 3]
+    x4 = torch.arange(1, 10).view(3, 3, 1, 1)
+    y4 = Conv((2, 2), 1 | to | 1, init=identity_init(gain=10), pad=SamePad())(x4)
+    assert y4[:, :, 0, 0].tolist() == [[10, 20, 30], [40, 50, 60], [70, 80, 90]]
 
 
-def test_identity_through_an_even_convolution():
-    # Flux flips the kernel and pads one before, none after.
-    x = torch.arange(1.0, 10).view(3, 3)[:, :, None, None]
-    weight = identity_init(2, 2, 1, 1, gain=10).flip(0, 1)
-    padded = F.pad(reverse(x), (1, 0, 1, 0))
-    assert torch.equal(reverse(F.conv2d(padded, reverse(weight))), 10 * x)
+def test_identity_layers():
+    x = torch.randn(3, 3)
+    assert torch.equal(Dense(3, 3, init=identity_init)(x), x)
+    for layer in (Conv, ConvTranspose, CrossCor):
+        for kernel in ((1,), (3,), (1, 3), (3, 5), (3, 5, 7)):
+            x = torch.randn(*kernel, 3, 3)
+            assert torch.equal(layer(kernel, 3 | to | 3, init=identity_init, pad=SamePad())(x), x)
 
 
 def test_identity_of_an_inception_block():
-    x = torch.randn(9, 9, 7, 2)
     paths = [
-        identity_init(1, 3, 7, 2),
-        identity_init(shift=(0, 0, 2, 0))(3, 5, 7, 3),
-        identity_init(shift=(0, 0, 5, 0))(5, 7, 7, 2),
+        Conv((1, 3), 7 | to | 2, init=identity_init, pad=SamePad()),
+        Conv((3, 5), 7 | to | 3, init=identity_init(shift=(0, 0, 2, 0)), pad=SamePad()),
+        Conv((5, 7), 7 | to | 2, init=identity_init(shift=(0, 0, 5, 0)), pad=SamePad()),
     ]
-    assert torch.equal(torch.cat([cross_correlation(x, w) for w in paths], dim=2), x)
+    x = torch.randn(9, 9, 7, 2)
+    assert torch.equal(Parallel(lambda *xs: torch.cat(xs, dim=2), *paths)(x), x)
+
+
+def test_settings_from_gradients_arguments():
+    """Inside of `gradient` a number is a tensor; what is drawn is a constant for it."""
+    want = identity_init(3, 2, shift=1)
+    assert gradient(lambda s, x: (x * (identity_init(3, 2, shift=s) == want)).sum(), 1, 2.0) == (None, 6.0)
+    assert gradient(lambda n, x: (x * ones32(n, 2)).sum(), 3, 2.0) == (None, 6.0)
+    assert gradient(lambda x: (x * glorot_uniform(3, 4)).sum(), 5.0)[0].__class__ is float
 
 
 # --- bias

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 import fluxtorch.losses as L
+from fluxtorch import base
 from fluxtorch.errors import DimensionMismatch, DomainError
 from fluxtorch.losses import (
     binary_focal_loss,
@@ -28,6 +29,8 @@ from fluxtorch.losses import (
     squared_hinge_loss,
     tversky_loss,
 )
+from fluxtorch.onehotarrays import onehotbatch
+from fluxtorch.zygote import gradient
 
 LOSSES = [
     binary_focal_loss,
@@ -95,7 +98,7 @@ def test_older_names():
 # The numbers of Flux's manual.
 
 Y_MODEL = t([1.1, 1.9, 3.1])
-ONE_TO_3 = torch.arange(1, 4)
+ONE_TO_3 = range(1, 4)
 MANUAL = [
     (lambda: mae(Y_MODEL, ONE_TO_3), 0.10000000000000009),
     (lambda: mse(Y_MODEL, ONE_TO_3), 0.010000000000000018),
@@ -110,6 +113,16 @@ MANUAL = [
     (lambda: 1 - dice_coeff_loss(t([1.1, 2.1, 3.1]), ONE_TO_3), 0.99900760833609),
     (lambda: siamese_contrastive_loss(t([0.5, 1.5, 2.5]), ONE_TO_3), -4.833333333333333),
     (lambda: siamese_contrastive_loss(t([0.5, 1.5, 2.5]), ONE_TO_3, margin=2), -4.0),
+]
+
+
+# Flux 0.10's manual, with `softmax([-1.1491, 0.8619, 0.3127])` and the labels `[1, 1, 0]`.
+LOGITS = t([-1.1491, 0.8619, 0.3127])
+BINARY = [1.424397097347566, 0.35231664672364077, 0.8616703662235441]
+MANUAL += [
+    (lambda: mse([0, 2], [1, 1]), 1),
+    (lambda: crossentropy(torch.softmax(LOGITS, 0), [1, 1, 0], eps=0), 3.085467254747739),
+    (lambda: logitcrossentropy(LOGITS, [1, 1, 0]), 3.085467254747738),
 ]
 
 
@@ -145,6 +158,13 @@ def test_binarycrossentropy_of_the_manual():
     logits = torch.tensor([2, -1, math.pi])
     check(logitbinarycrossentropy(logits, y), 0.160832)
     check(binarycrossentropy(torch.sigmoid(logits), y), 0.16083185)
+
+
+def test_binary_crossentropies_of_each_number():
+    """Flux ≤ 0.11 has `binarycrossentropy.(σ.(ŷ), y)`, of numbers."""
+    want = t(BINARY)
+    torch.testing.assert_close(base.broadcast(binarycrossentropy, torch.sigmoid(LOGITS), [1, 1, 0]), want)
+    torch.testing.assert_close(base.broadcast(logitbinarycrossentropy, LOGITS, [1, 1, 0]), want)
 
 
 def test_kldivergence_of_the_manual():
@@ -230,6 +250,14 @@ def test_crossentropies_of_flux():
     check(crossentropy(ŷ, y), 1.203972804325936)
     check(crossentropy(ŷ, label_smoothing(y, 0.1)), 1.2039728043259348)
     check(logitcrossentropy(logits, y), 1.203972804325936)
+    lossvalue = 1.203972804325936
+    for weight, want in (([1, 1], lossvalue), ([0.5, 0.5], lossvalue / 2), ([2, 0.5], 1.5049660054074199)):
+        for labels in (y, onehotbatch([1, 1, 0, 0], range(2))):
+            check(crossentropy(ŷ, labels, weight=weight), want)
+            check(logitcrossentropy(logits, labels, weight=t(weight)), want)
+    check(logitcrossentropy(logits, y, weight=2), 2 * lossvalue)
+    with pytest.raises(DimensionMismatch, match="lengths 2 and 4"):  # which are the weights of classes, not of columns
+        crossentropy(ŷ, y, weight=[1, 1, 1, 1])
     yl, ylp, logylp = onehot([1], 2), t([[0.9], [0.1]]), t([[0.0], [v]])
     yls = t([[0.1], [0.9]])
     check(crossentropy(ylp, yl), -math.log(0.1))
@@ -238,7 +266,8 @@ def test_crossentropies_of_flux():
     check(crossentropy(t([0.1, 0.0, 0.9]), t([0.1, 0.0, 0.9])), crossentropy(t([0.1, 0.9]), t([0.1, 0.9])).item())
     check(kldivergence(t([0.1, 0.0, 0.9]), t([0.1, 0.0, 0.9])), kldivergence(t([0.1, 0.9]), t([0.1, 0.9])).item())
     ya = onehot([1, 1, 1, 0, 0], 2)
-    assert crossentropy(ya.float(), ya, eps=0) == 0 and crossentropy(ya, ya, eps=0) == 0
+    for y in (ya, onehotbatch([1, 1, 1, 0, 0], range(2))):
+        assert crossentropy(y.float(), y, eps=0) == 0 and crossentropy(y, y, eps=0) == 0
 
 
 def test_binary_crossentropies_of_flux():
@@ -328,6 +357,19 @@ def test_zero_times_log_zero():
     assert crossentropy(half, half, eps=1e-12).item() == 0
 
 
+def test_infinities_beside_a_zero():
+    """Julia's `xlogy(0, Inf)` is 0, and its `false * -Inf`; its `0 * -Inf` is NaN."""
+    check(poisson_loss(t([math.inf, 1.0]), t([0.0, 1.0]), agg=min), 1)
+    check(crossentropy(t([math.inf, 1.0]), [0, 1]), 0)
+    masked = t([[-math.inf, 0.0], [0.0, -math.inf], [0.0, 0.0]]).requires_grad_()
+    for y in ([[False, True], [True, False], [False, False]], onehotbatch([1, 0], range(3)).to_dense()):
+        for dims in (0, 1):
+            loss = logitcrossentropy(masked.T if dims else masked, torch.as_tensor(y).T if dims else y, dims=dims)
+            check(loss, math.log(2))
+            assert torch.autograd.grad(loss, masked)[0].tolist() == [[0, -0.25], [-0.25, 0], [0.25, 0.25]]
+    assert logitcrossentropy(masked, [[0, 1], [1, 0], [0, 0]]).isnan()
+
+
 def test_focal_loss_of_a_sure_prediction():
     """`eps` pushes a probability of 1 over 1, where a fractional `gamma` would give NaN."""
     ŷ = t([[1.0], [0.0]]).requires_grad_(True)
@@ -355,7 +397,9 @@ def test_agg(loss):
         (sum, elements.sum()),
         (torch.sum, elements.sum()),
         (lambda x: torch.mean(2 * x), 2 * elements.mean()),
-        (lambda x: x.sum(0), elements.sum(0)),
+        (base.mean, elements.mean()),
+        (base.sum, elements.sum()),
+        (lambda x: base.sum(x, dims=1), elements.sum(1, keepdim=True)),
     ):
         torch.testing.assert_close(loss(ŷ, y, agg=agg), want)
     torch.testing.assert_close(loss(ŷ, y), elements.mean())
@@ -369,11 +413,21 @@ def test_dims(loss):
     y = torch.softmax(torch.randn(2, 3, 4, dtype=torch.float64), 1)
     want = loss(ŷ.movedim(1, 0), y.movedim(1, 0))
     torch.testing.assert_close(loss(ŷ, y, dims=1), want)
-    torch.testing.assert_close(loss(ŷ, y, dims=-2), want)
+    for dims in (-2, (1,), torch.tensor(1)):
+        torch.testing.assert_close(loss(ŷ, y, dims=dims), want)
+    by_gradient = gradient(lambda d, ŷ: loss(ŷ, y, dims=d), 1, ŷ)  # where an int is a tensor
+    torch.testing.assert_close(by_gradient, (None, gradient(lambda ŷ: loss(ŷ, y, dims=1), ŷ)[0]))
     assert not torch.isclose(loss(ŷ, y), want)
     both = loss(ŷ, y, dims=(0, 1), agg=lambda x: x)
     assert both.shape == (1, 1, 4)
     torch.testing.assert_close(both.flatten(), loss(ŷ.flatten(0, 1), y.flatten(0, 1), agg=lambda x: x).flatten())
+    for dims in ([0, 1], range(2)):
+        torch.testing.assert_close(loss(ŷ, y, dims=dims, agg=lambda x: x), both)
+    whole = loss(ŷ, y, dims=None, agg=lambda x: x)
+    torch.testing.assert_close(whole, loss(ŷ.flatten(), y.flatten()))
+    for dims, error in ((3, IndexError), (1.5, TypeError)):
+        with pytest.raises(error, match=r"no axis 3|out of range|whole number|as an integer"):
+            loss(ŷ, y, dims=dims)
 
 
 def test_eps_is_that_of_the_prediction():
@@ -399,7 +453,7 @@ def test_greek_keywords():
         assert torch.equal(loss(x, y, ϵ=0.1), loss(x, y, eps=0.1))
         assert torch.equal(loss(x, y, **{"ϵ": 0.1}), loss(x, y, eps=0.1))
     with pytest.raises(TypeError, match="unexpected keyword argument 'weight'"):
-        crossentropy(x, y, weight=2)
+        mse(x, y, weight=2)
 
 
 # Sizes and types
@@ -463,11 +517,21 @@ def test_huber_turns_at_delta():
     got = huber_loss(t([0.5, 1.0, 3.0, -3.0]), 0, agg=lambda x: x)
     assert got.tolist() == [0.125, 0.5, 2.5, 2.5]
     assert huber_loss(t([3.0]), 0, delta=2).item() == 4
+    assert huber_loss(t([3.0]), 0, delta=0).item() == 0
+    x, delta = t([0.5, 1.25, 3.0, -3.0]).requires_grad_(), t(1.25).requires_grad_()
+    torch.testing.assert_close(huber_loss(x, 0, delta=delta), huber_loss(x, 0, delta=1.25))
+    assert torch.autograd.gradcheck(lambda x, delta: huber_loss(x, 0.1, delta=delta), (x, delta))
 
 
 def test_hinge_losses_of_single_numbers():
     for loss in (hinge_loss, squared_hinge_loss):
         assert loss(0.1, 1) != 0 and loss(1.5, 1) == 0 and loss(0.3, -1) != 0
+
+
+def test_hinge_slope_at_the_hinge():
+    # Zygote's `max(0, x)` gives the gradient of a tie to `x`.
+    assert gradient(hinge_loss, [1.0], [1])[0].tolist() == [-1]
+    assert gradient(squared_hinge_loss, [1.0], [1])[0].tolist() == [0]
 
 
 def test_dice_smooth():

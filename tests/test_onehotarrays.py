@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import io
 import math
 import operator
@@ -27,10 +28,12 @@ from fluxtorch.losses import (
     mae,
     mse,
 )
+from fluxtorch.mlutils import batch, stack
 from fluxtorch.namedtuples import nt
-from fluxtorch.nnlib import softmax
+from fluxtorch.nnlib import logsoftmax, softmax
 from fluxtorch.onehotarrays import OneHotArray, OneHotMatrix, OneHotVector, onecold, onehot, onehotbatch
 from fluxtorch.pairs import to
+from fluxtorch.printing import show
 from fluxtorch.zygote import gradient, params
 
 
@@ -94,6 +97,7 @@ def test_kinds():
     assert type(OneHotMatrix([[0, 1, 2], [1, 1, 0]], 3)) is OneHotArray  # as in Julia
     assert isinstance(om, torch.Tensor) and isinstance(om, OneHotArray)
     assert OneHotArray(np.array([1, 2], dtype=np.uint8), 3).indices.dtype == torch.int64
+    assert torch.equal(OneHotMatrix(range(3), 3), torch.eye(3).bool())
 
 
 def test_bad_indices():
@@ -202,11 +206,13 @@ def test_values_that_are_no_labels():
         onehotbatch([0, 3, 4], range(0, 9, 3))
 
 
+def test_labels_that_stand_there_twice():
+    """The first one counts, as when a text's own letters have the stop sign among them."""
+    assert onehot("a", ["b", "a", "a"]).indices.item() == 1 and onehot("a", "aba").shape == (3,)
+    assert onehotbatch([1, True, 1.0], [0, 1, 1, 2]).indices.tolist() == [1, 1, 1]
+
+
 def test_labels_that_are_none():
-    with pytest.raises(ValueError, match="label a stands more than once"):
-        onehot("b", ["a", "b", "a"])
-    with pytest.raises(ValueError, match="label 1 stands more than once"):
-        onehotbatch([1], [0, 1, 1])
     with pytest.raises(TypeError, match="range\\(10\\)"):
         onehotbatch([1, 2], 10)
     with pytest.raises(TypeError, match="sorted\\(labels\\)"):
@@ -544,6 +550,17 @@ def test_joining():
     assert mixed.dtype == torch.float32 and torch.equal(mixed[:, :5], om.to_dense().float())
 
 
+def test_stacks_and_batches():
+    for y in (stack([ov, ov, ov], dims=1), batch([ov, ov, ov]), functools.reduce(hcat, [ov, ov, ov])):
+        assert type(y) is OneHotMatrix and y.indices.tolist() == [6, 6, 6]
+    for y in (stack([om, om], dims=2), batch([om, om])):
+        assert torch.equal(y, cat(om, om, dims=2)) and type(y) is OneHotArray
+    assert type(functools.reduce(hcat, [om, om])) is OneHotMatrix
+    for bad in ([om, om2], [ov, ov2]):
+        with pytest.raises(DimensionMismatch):
+            stack(bad, dims=bad[0].ndim)
+
+
 def test_joining_other_numbers_of_labels():
     for f in (
         lambda: hcat(ov, ov2),
@@ -555,6 +572,13 @@ def test_joining_other_numbers_of_labels():
             f()
 
 
+def test_reshape_of_a_vector():
+    for y in (base.vec(ov), ov.reshape(-1), ov.flatten(), base.reshape(ov, 10), base.reshape(ov, 10, 1)[:, 0]):
+        assert type(y) is OneHotVector and torch.equal(y, ov)
+    assert torch.equal(base.reshape(ov, 5, 2), base.reshape(ov.to_dense(), 5, 2))
+    assert OneHotVector(0, 1).reshape(()).item() is True
+
+
 def test_reshape_in_julias_order():
     r = base.reshape(oa, 10, 25)
     assert type(r) is OneHotMatrix and torch.equal(r.indices, base.reshape(oa.indices, -1))
@@ -562,6 +586,28 @@ def test_reshape_in_julias_order():
     assert torch.equal(onecold(r), base.vec(oa.indices))
     with pytest.raises(RuntimeError):
         oa.reshape(10, 3, -1)
+
+
+def test_largest_element():
+    assert base.argmax(ov) == 6 and type(base.argmax(ov)) is int
+    for x in (om, oa, om.T):
+        assert base.argmax(x) == base.argmax(x.to_dense())
+        for d in range(x.ndim):
+            assert torch.equal(base.argmax(x, dims=d), base.argmax(x.to_dense(), dims=d))
+
+
+def test_functions_of_the_whole_array():
+    for x in (ov, om, oa):
+        dense = x.to_dense()
+        for f in (softmax, logsoftmax):
+            for v, numbers in ((x, dense.float()), (x.double(), dense.double())):
+                torch.testing.assert_close(f(v), f(numbers))
+                assert torch.equal(v, numbers)
+        assert torch.equal(base.broadcast(base.identity, x), x)
+        assert torch.equal(base.broadcast(lambda v: 2 * v, x), 2 * dense)
+        assert torch.equal(base.broadcast(operator.add, x, 1), dense + 1) and torch.equal(base.abs(x), dense)
+        torch.testing.assert_close(base.norm(x), base.norm(dense))
+        assert base.sum(x) == base.sum(base.abs2, x) == x.indices.numel() and base.maximum(x).item() is True
 
 
 def test_equality():
@@ -914,6 +960,11 @@ def test_display():
     assert str(onehotbatch([1, 2, 3], range(1, 4))) == "Bool[1 0 0; 0 1 0; 0 0 1]"
     assert f"{onehot(1, range(3))}" == "Bool[0, 1, 0]"
     assert repr(onehot("b", "abc").float()) == "3-element OneHotVector(::UInt32) with eltype Float32:\n  ⋅\n 1.0\n  ⋅"
+    assert repr(onehotbatch(list("bab"), list("abc"))) == (
+        "3×3 OneHotMatrix(::Vector{UInt32}) with eltype Bool:\n ⋅  1  ⋅\n 1  ⋅  1\n ⋅  ⋅  ⋅"
+    )
+    αβγ = (onehot(0, range(3)), onehot("b", "abc"), onehot("z", ["a", "b", "c"], "c"))
+    assert show(αβγ) == "(Bool[1, 0, 0], Bool[0, 1, 0], Bool[0, 0, 1])"
     x = OneHotMatrix([0, 1, 1], 2).T
     assert repr(x) == "3×2 transpose(OneHotMatrix(::Vector{UInt32})) with eltype Bool:\n 1  ⋅\n ⋅  1\n ⋅  1"
 
@@ -926,6 +977,17 @@ def test_display_of_more_axes():
     lines = repr(OneHotArray(torch.zeros(1, 20, 3, dtype=torch.int64), 2)).split("\n\n")
     assert lines[0].startswith("2×1×20×3 OneHotArray(::Array{UInt32, 3}) with eltype Bool:\n[:, :, 0, 0] =\n 1\n 0")
     assert lines[3] == "..." and lines[-1] == "[:, :, 19, 2] =\n 1\n 0" and len(lines) == 7
+
+
+def test_display_of_the_logistic_regression_tutorial():
+    classes = ["Iris-setosa", "Iris-versicolor", "Iris-virginica"]
+    y = onehotbatch([name for name in classes for _ in range(50)], classes)
+    assert repr(y) == (
+        "3×150 OneHotMatrix(::Vector{UInt32}) with eltype Bool:\n"
+        " 1  1  1  1  1  1  1  1  1  1  1  1  1  …  ⋅  ⋅  ⋅  ⋅  ⋅  ⋅  ⋅  ⋅  ⋅  ⋅  ⋅  ⋅\n"
+        " ⋅  ⋅  ⋅  ⋅  ⋅  ⋅  ⋅  ⋅  ⋅  ⋅  ⋅  ⋅  ⋅     ⋅  ⋅  ⋅  ⋅  ⋅  ⋅  ⋅  ⋅  ⋅  ⋅  ⋅  ⋅\n"
+        " ⋅  ⋅  ⋅  ⋅  ⋅  ⋅  ⋅  ⋅  ⋅  ⋅  ⋅  ⋅  ⋅     1  1  1  1  1  1  1  1  1  1  1  1"
+    )
 
 
 def test_display_of_what_the_screen_has_no_room_for():
