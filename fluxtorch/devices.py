@@ -8,10 +8,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+import torch.utils.data
 from torch import nn
 
 from fluxtorch.arrays import array, summary
 from fluxtorch.functors import fleaves, fmap, isleaf
+from fluxtorch.mlutils import BatchView, DataLoader, mapobs
+from fluxtorch.zygote.scope import within_gradient
 
 __all__ = [
     "DeviceIterator",
@@ -28,8 +31,20 @@ __all__ = [
 ]
 
 
+_SMALLER = {torch.float64: torch.float32, torch.complex128: torch.complex64}
+
+
+def _literal(x: Any) -> Any:
+    """A list of numbers as an array; a range stays one, as in Julia."""
+    return array(x) if isinstance(x, list) else x
+
+
 class Device:
     """What `gpu_device()` and `cpu_device()` give: a function that puts tensors, models and data on its device.
+
+    A `DataLoader` gives one whose batches are put there as they come, a torch `DataLoader` or a
+    `BatchView` a `DeviceIterator`. A list of numbers and a NumPy array become tensors. Gradients
+    flow through it.
 
     >>> cpu_device()(nt(x=torch.ones(2))).x.device
     device(type='cpu')
@@ -41,19 +56,20 @@ class Device:
         self.device = device
 
     def __call__(self, x: Any) -> Any:
-        if isleaf(x) and not isinstance(x, torch.Tensor) and hasattr(x, "__iter__") and hasattr(x, "batchsize"):
-            return DeviceIterator(self, x)
-        return fmap(self._moved, x)
+        return fmap(self._moved, _literal(x))
 
     def _moved(self, x: Any) -> Any:
+        if isinstance(x, DataLoader):
+            return x._followed(self, mapobs(self, x.data))
+        if isinstance(x, (BatchView, torch.utils.data.DataLoader)):
+            return DeviceIterator(self, x)
         x = array(x) if hasattr(x, "__array_interface__") else x
         if not isinstance(x, torch.Tensor) or x.device == self.device:
             return x
-        with torch.no_grad():
-            # A GPU is slow at Float64, so Flux turns it into Float32 on the way.
-            smaller = self.device.type != "cpu" and x.dtype == torch.float64
-            y = x.detach().to(self.device, dtype=torch.float32 if smaller else x.dtype, non_blocking=True)
-        return _as_before(x, y)
+        # A GPU is slow at Float64, so Flux turns it into Float32 on the way there.
+        dtype = _SMALLER.get(x.dtype, x.dtype) if x.device.type == "cpu" else x.dtype
+        # The CPU has to wait: it would read what has not arrived yet.
+        return _changed(x, device=self.device, dtype=dtype, non_blocking=self.device.type != "cpu")
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Device) and self.device == other.device
@@ -83,17 +99,22 @@ class DeviceIterator:
         return len(self.iterator)
 
 
-def _as_before(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """`y`, made from `x`, a parameter or tracked where `x` is."""
+def _changed(x: torch.Tensor, **to: Any) -> torch.Tensor:
+    """`x.to(…)`: a step of the computation that `x` is part of; or else a parameter or tracked, as `x` is."""
+    if x.requires_grad and (within_gradient() or not x.is_leaf):
+        return x.to(**to)
+    y = x.detach().to(**to)
     if isinstance(x, nn.Parameter):
-        return type(x)(y, requires_grad=x.requires_grad and y.is_floating_point())
-    return y.requires_grad_() if x.requires_grad and x.is_leaf else y
+        return type(x)(y, requires_grad=x.requires_grad)
+    return y.requires_grad_(x.requires_grad)
 
 
-def _accelerator() -> str | None:
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else None
+def _accelerator() -> torch.device | None:
+    return torch.accelerator.current_accelerator(check_available=True)
+
+
+# What `gpu_device(id)` was last asked for.
+_chosen: Device | None = None
 
 
 @functools.cache
@@ -102,25 +123,28 @@ def _say_no_gpu() -> None:
 
 
 def gpu_device(id: int | None = None, *, force: bool = False) -> Device:
-    """The current GPU, or that with the number `id` (from 0), as a function; without one, the CPU, said once.
+    """The GPU with the number `id`, from 0, as a function; without `id`, the one last asked for, else torch's current.
 
-    Raises `RuntimeError` for a GPU that isn't there, with `force` also if there is none at all.
+    Without any GPU it is the CPU, which is said once. Raises `RuntimeError` for a GPU that isn't
+    there, with `force` also if there is none at all. MLDataDevices.jl's `gpu_device`.
 
     >>> callable(gpu_device())
     True
     """
+    global _chosen
     kind = _accelerator()
     if kind is None:
         if force:
             raise RuntimeError("no GPU is available to torch")
         _say_no_gpu()
         return cpu_device()
-    if kind == "cuda":
-        index = torch.cuda.current_device() if id is None else id
-        if not 0 <= index < torch.cuda.device_count():
-            raise RuntimeError(f"there is no GPU {index}: torch sees {torch.cuda.device_count()}, numbered from 0")
-        return Device(torch.device("cuda", index))
-    return Device(torch.device(kind, 0))
+    if id is None:
+        return _chosen or Device(torch.device(kind.type, torch.accelerator.current_device_index()))
+    count = torch.accelerator.device_count()
+    if not 0 <= id < count:
+        raise RuntimeError(f"there is no GPU {id}: torch sees {count}, numbered from 0")
+    _chosen = Device(torch.device(kind.type, id))
+    return _chosen
 
 
 def cpu_device() -> Device:
@@ -168,17 +192,18 @@ def get_device_type(x: Any) -> str | None:
 def gpu(x: Any) -> Any:
     """`x`, a tensor, a model or any structure, copied to the GPU; without one, `x` itself, said once.
 
-    Float64 becomes Float32 on the way.
+    Float64 becomes Float32 on the way. A `DataLoader` gives one whose batches are copied as they come.
 
     >>> m = Dense(2 |to| 1)
     >>> gpu(m)(rand32(2)).shape
     torch.Size([1])
     """
-    return x if _accelerator() is None and _say_no_gpu() is None else gpu_device()(x)
+    device = gpu_device()
+    return _literal(x) if device == cpu_device() else device(x)
 
 
 def cpu(x: Any) -> Any:
-    """`x`, a tensor, a model or any structure, copied to the CPU; what is there already is shared.
+    """`x`, a tensor, a model, a `DataLoader` or any structure, copied to the CPU; what is there already is shared.
 
     >>> cpu((torch.ones(2), "text"))
     (tensor([1., 1.]), 'text')
@@ -191,10 +216,10 @@ def _converted(x: Any, dtype: torch.dtype, name: str) -> Any:
         raise TypeError(f"{name} converts arrays and models, and got the number {x}")
 
     def convert(v: Any) -> Any:
-        if not isinstance(v, torch.Tensor) or not v.is_floating_point() or v.dtype == dtype:
+        if not isinstance(v, torch.Tensor) or not (v.is_floating_point() or v.is_complex()):
             return v
-        with torch.no_grad():
-            return _as_before(v, v.detach().to(dtype))
+        wanted = dtype.to_complex() if v.is_complex() else dtype
+        return v if v.dtype == wanted else _changed(v, dtype=wanted)
 
     x = array(x)
     if not isinstance(x, torch.Tensor) and isleaf(x) and x is not None and not callable(x):

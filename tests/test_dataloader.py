@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fluxtorch as Flux
-from fluxtorch import Descent, DeviceIterator, DimensionMismatch, cpu, cpu_device, nt, params
+from fluxtorch import Descent, DimensionMismatch, OneHotMatrix, cpu, cpu_device, nt, onehotbatch, params
+from fluxtorch.base import sqrt
 from fluxtorch.mlutils import (
     BatchView,
     DataLoader,
@@ -127,6 +128,9 @@ class TestDataLoader:
         small = DataLoader(torch.zeros(10, 64, dtype=torch.int8), batchsize=30)
         assert [(b.shape, b.dtype) for b in small] == [((10, n), torch.int8) for n in (30, 30, 4)]
         assert next(iter(DataLoader(["a", "b", "c", "d"], batchsize=2, collate="".join))) == "ab"
+        assert sum(b[0].item() for b in DataLoader(range(1, 11), shuffle=True)) == 55
+        assert sum(b[0].item() for b in DataLoader(range(1, 11), batchsize=2)) == 25
+        assert [b[0].item() for b in DataLoader(range(1, 1001), batchsize=2)] == list(range(1, 1001, 2))
 
     def test_the_default_is_batches_of_one(self):
         for x, y in DataLoader((torch.ones(2, 10), torch.full((10,), 5))):
@@ -242,10 +246,29 @@ class TestDataLoader:
         with pytest.raises(TypeError, match="needs data"):
             DataLoader()
 
+        with pytest.raises(TypeError, match="collate is None, False, True or a function, but got 'join'"):
+            DataLoader([1, 2, 3], collate="join")
+        with pytest.raises(TypeError):
+            DataLoader([1, 2, 3], batchsize=2.0)
+        with pytest.raises(ValueError, match="both ask for worker processes"):
+            DataLoader([1, 2, 3], parallel=True, num_workers=2)
+
     def test_devices(self):
-        loader = DataLoader((X2, Y2), batchsize=2)
-        for moved in (cpu(loader), cpu_device()(loader)):
-            assert isinstance(moved, DeviceIterator) and len(moved) == 3 and same(list(moved), list(loader))
+        for data in (X2, (X2, Y2)):
+            loader = DataLoader(data, batchsize=2)
+            for moved in (cpu(loader), cpu_device()(loader)):
+                assert isinstance(moved, DataLoader) and len(moved) == 3 and same(list(moved), list(loader))
+
+    def test_one_hot_arrays(self):
+        y = onehotbatch("abcb", "abc")
+        loader = DataLoader((torch.ones(2, 4), y), batchsize=3)
+        assert [type(b) for _, b in loader] == [OneHotMatrix, OneHotMatrix]
+        kind = "Tuple{Matrix{Float32}, OneHotMatrix{UInt32, Vector{UInt32}}}"
+        assert str(loader) == f"DataLoader(data::{kind}, batchsize=3)"
+        assert repr(loader).endswith("(2×3 Matrix{Float32}, 3×3 OneHotMatrix(::Vector{UInt32}) with eltype Bool,)")
+        for options in ({"buffer": True}, {"parallel": 1}, {"shuffle": True, "rng": torch.Generator()}):
+            for places, b in DataLoader((y.indices, y), batchsize=2, **options):
+                assert isinstance(b, OneHotMatrix) and torch.equal(b.indices, places)
 
     @pytest.mark.cuda
     @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -370,11 +393,17 @@ class TestBuffer:
 
 
 class TestParallel:
-    @pytest.mark.parametrize("parallel", [1, True])
-    def test_same_as_without(self, parallel):
+    @pytest.mark.parametrize("workers", [{"parallel": 1}, {"parallel": True}, {"num_workers": 2}])
+    def test_same_as_without(self, workers):
         data = nt(x=X, y=Y, d=mapobs(lambda x: 2 * x, X))
         for options in ({"batchsize": 4}, {"batchsize": 5, "collate": False}, {"batchsize": -1}):
-            assert same(list(DataLoader(data, parallel=parallel, **options)), list(DataLoader(data, **options)))
+            assert same(list(DataLoader(data, **workers, **options)), list(DataLoader(data, **options)))
+
+    def test_collated_and_buffered(self):
+        options = {"batchsize": 2, "buffer": True, "collate": True}
+        assert same(list(DataLoader(X, parallel=1, **options)), list(DataLoader(X, **options)))
+        loader = DataLoader(["a", "b", "c", "d"], batchsize=2, buffer=True, collate="".join, num_workers=1)
+        assert list(loader) == ["ab", "cd"]
 
     def test_shuffled_anew(self):
         loader = DataLoader(range(1, 51), batchsize=5, parallel=1, shuffle=True, buffer=True)
@@ -421,6 +450,13 @@ class TestPrinting:
             ("abc", {"batchsize": -1}, "data::String, batchsize=-1"),
             ([1, "a"], {}, "data::Vector{Any}"),
             ({"a": torch.ones(2, 1, 3)}, {}, "data::Dict{String, Array{Float32, 3}}"),
+            (
+                mapobs(sqrt, Y2),
+                {"num_workers": 2},
+                "data::MLUtils.MappedData{:auto, typeof(sqrt), Vector{Int64}}, num_workers=2",
+            ),
+            (ObsView(X, [1, 2]), {}, "data::ObsView{Matrix{Float32}, Vector{Int64}}"),
+            (onehotbatch([[0, 1]], range(2)), {}, "data::OneHotArray{UInt32, 2, 3, Matrix{UInt32}}"),
             (Places(), {"rng": torch.Generator(), "parallel": 0}, "data::Places, rng=Generator()"),
         ],
     )

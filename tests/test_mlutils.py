@@ -2,6 +2,7 @@
 
 import math
 import operator
+import warnings
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from fluxtorch import Chain, DimensionMismatch, gradient, nt
+from fluxtorch import Chain, Conv, DimensionMismatch, SamePad, gradient, nt, onehotbatch, to
 from fluxtorch.base import log, sqrt
 from fluxtorch.mlutils import *
 from fluxtorch.mlutils import frequencies
@@ -144,6 +145,16 @@ class TestGetobs:
         assert torch.equal(getobs(np.arange(6.0).reshape(2, 3), 1), torch.tensor([1.0, 4.0], dtype=torch.float64))
         assert getobs(np.array(["a", "b"]), 1) == "b"
         assert getobs(torch.tensor(3), 0) == 3
+        for i in (1, range(1, 3)):
+            with pytest.raises(IndexError):
+                getobs(torch.tensor(3), i)
+
+    def test_arrays_that_are_no_tensors_have_their_observations_last_too(self):
+        names = np.array([["a", "b", "c"], ["d", "e", "f"]])
+        assert getobs(names, 1).tolist() == ["b", "e"] and getobs(names, [2, 0]).tolist() == [["c", "a"], ["f", "d"]]
+        assert [b.shape for b in DataLoader(names, batchsize=2)] == [(2, 2), (2, 1)]
+        days = np.array(["2020-01-01", "2020-01-02"], dtype="datetime64[D]")
+        assert getobs(days, 1) == days[1] and getobs(days, range(1, 2)).tolist() == days[1:].tolist()
 
     def test_a_list_of_numbers_is_of_one_type_however_it_is_cut(self):
         assert getobs([0.5, 1, 2], range(1, 3)).dtype == torch.float32
@@ -290,6 +301,9 @@ class TestRandomOrder:
         )
         assert torch.equal(a[0], b[0]) and a[1] == b[1]
         assert sorted(getobs(shuffleobs(Places())).tolist()) == list(range(15))
+        x1, y1 = shuffleobs((X1.to_sparse(), Y1.to_sparse()))
+        assert x1.to_dense().sum(1).tolist() == [120] * 10 and y1.to_dense().sum() == 120
+        assert (x1.to_dense() == y1.to_dense()).all()
 
     def test_randobs(self):
         columns = X[:, :4].T.tolist()
@@ -342,6 +356,7 @@ class TestSplitobs:
     @pytest.mark.parametrize("at", [0.1, (0.2, 0.1), (0.1, 0.4, 0.2)])
     def test_none_lost(self, at):
         assert sum(int(p.sum()) for p in splitobs(X1, at=at)) == 1200
+        assert sum(sum(p) for p in splitobs(150, at=at)) == 11325 - 150
 
     def test_documented(self):
         a, b = splitobs(column_major(100, 1, 100), at=0.7)
@@ -357,6 +372,11 @@ class TestSplitobs:
     def test_first_part_is_a_view(self):
         a, b = splitobs(X, at=0.1)
         assert torch.equal(a, X[:, :2]) and a.data_ptr() == X.data_ptr() and torch.equal(b, X[:, 2:])
+
+    def test_numbers_of_numpy(self):
+        assert splitobs(np.int64(10), at=np.float32(0.5)) == splitobs(10, at=np.int64(5)) == (range(5), range(5, 10))
+        assert kfolds(np.int64(10), 5) == kfolds(10, np.int64(5)) == leavepout(np.int64(10), 2)
+        assert timeseries_kfolds(np.int64(10), k=3) == timeseries_kfolds(10, k=3)
 
     def test_shuffle(self):
         seed = torch.Generator().manual_seed
@@ -387,8 +407,9 @@ class TestSplitobs:
             splitobs(10, at=11)
         with pytest.raises(ValueError, match="must be in interval"):
             splitobs(10, at=(0.5, 0.6))
-        with pytest.raises(TypeError, match="fractions"):
-            splitobs(10, at=(1, 0.5))
+        for at in ((1, 0.5), "half", torch.tensor(0.5)):
+            with pytest.raises(TypeError, match="fractions"):
+                splitobs(10, at=at)
         with pytest.raises(DimensionMismatch, match="must have the same length"):
             splitobs(10, at=0.5, stratified=[0, 1])
 
@@ -459,6 +480,7 @@ class TestFolds:
 
         data = range(1, 16)
         assert val(leavepout(data)) == val(kfolds(data, 15)) and val(leavepout(data, p=5)) == val(kfolds(data, 3))
+        assert len(leavepout(torch.arange(30_000))) == 30_000  # whose folds, all at once, would fill the memory
         for p in (0, 8):
             with pytest.raises(ValueError, match="must be within 1:7"):
                 leavepout(data, p)
@@ -509,6 +531,10 @@ class TestResampling:
             group_indices([0, 1, 0, 1, 1]) == group_indices(torch.tensor([0, 1, 0, 1, 1])) == {0: [0, 2], 1: [1, 3, 4]}
         )
         assert group_counts([torch.tensor(1), torch.tensor(1)]) == {1: 2}
+        # As in a dictionary of Julia's, arrays are the same if their elements are, and so are all NaNs.
+        assert group_counts([[1, 2], [1, 2], torch.tensor([2, 1])]) == {(1, 2): 2, (2, 1): 1}
+        assert list(group_counts(torch.tensor([math.nan, 1, math.nan])).values()) == [2, 1]
+        assert group_indices([math.nan, 1, -math.nan, float("nan")]) == {math.nan: [0, 2, 3], 1: [1]}
         with pytest.raises(DimensionMismatch):
             group_indices(torch.ones(2, 2))
 
@@ -595,6 +621,8 @@ class TestTransforms:
         groups = groupobs(lambda x: x % 2 == 0, torch.arange(1, 7))
         assert groups[True].tolist() == [2, 4, 6] and list(groups) == [False, True]
         assert list(groupobs(lambda o: o[1], (X, y))) == ["setosa", "versicolor", "virginica"]
+        groups = groupobs(lambda o: o[1], (Y1[:4], onehotbatch("abab", "ab")))
+        assert {k: v[0].tolist() for k, v in groups.items()} == {(True, False): [1, 3], (False, True): [2, 4]}
 
     def test_joinobs(self):
         assert getobs(joinobs(range(1, 11), range(11, 21)), 14) == 15
@@ -695,6 +723,8 @@ class TestBatch:
             batch([(1, 2), (1,)])
         with pytest.raises(DimensionMismatch, match="one size"):
             batch([[1, 2], [1]])
+        with pytest.raises(TypeError, match="stack takes an array, but got 3"):
+            batch([[1, 2], 3])
 
     def test_gradient(self):
         xs = [torch.rand(2, 3, dtype=torch.float64, requires_grad=True) for _ in range(2)]
@@ -717,11 +747,17 @@ class TestSequences:
         ].dtype == torch.float32
         steps = batchseq([torch.ones(2, 4), torch.zeros(2, 3), torch.ones(2, 2)])
         assert [s.tolist() for s in steps] == [[[1, 0, 1]] * 2] * 2 + [[[1, 0, 0]] * 2] * 2
+        for n, steps in ((1, [[1, 4]]), (4, [[1, 4], [2, 5], [3, 0], [0, 0]])):
+            assert [b.tolist() for b in batchseq([[1, 2, 3], [4, 5]], 0, n)] == steps
+            assert batchseq([["1", "2", "3"], ["4", "5"]], "0", n) == [list(map(str, step)) for step in steps]
 
     def test_batchseq_of_anything(self):
         assert batchseq(["abc", "de"], "_") == [["a", "d"], ["b", "e"], ["c", "_"]]
         assert batchseq(chunk("abcdefgh", 3), "_") == [["a", "d", "g"], ["b", "e", "h"], ["c", "f", "_"]]
         assert batchseq([["x", None], ["y"]], "pad") == [["x", "y"], [None, "pad"]]
+        assert batchseq([[1, 2], [3]], None)[1] == [2, None]  # the default up to Flux 0.12
+        steps = batchseq([column_major(4, 2, 2), [torch.tensor([5, 6])]], [0, 0])
+        assert [s.tolist() for s in steps] == [[[1, 5], [2, 6]], [[3, 0], [4, 0]]]
 
     def test_batch_sequence(self):
         seqs = batch_sequence([[1, 2, 3], [10, 20]])
@@ -798,6 +834,8 @@ class TestChunk:
             chunk(range(6), size=[2, 3])
         with pytest.raises(ValueError, match="from 0 to 1"):
             chunk(range(3), [0, 1, 2], npartitions=2)
+        with pytest.raises(TypeError, match="npartitions goes with a list"):
+            chunk(range(3), 2, npartitions=2)
         for options in ({}, {"n": 2, "size": 2}, {"n": 0}, {"size": 0}, {"n": [-1, 0, 0]}):
             with pytest.raises(ValueError):
                 chunk(range(3), **options)
@@ -821,6 +859,8 @@ class TestShapes:
             assert unsqueeze(dims=d)(x).shape == unsqueeze(d)(x).shape == size
         assert unsqueeze([[1, 2], [3, 4]], dims=1)[:, :, 1].tolist() == [[2], [4]]
         assert unsqueeze(torch.ones(21, 22, 23), dims=-1).shape == (21, 22, 23, 1)
+        m = Chain(unsqueeze(2), unsqueeze(3), Conv((3, 3), 1 | to | 7, pad=SamePad()))
+        assert m(torch.rand(10, 10)).shape == (10, 10, 7, 1)
         m = Chain(unsqueeze(2), unsqueeze(dims=3))
         assert m(torch.ones(10, 10)).shape == (10, 10, 1, 1) and str(m) == "Chain(unsqueeze(dims=2), unsqueeze(dims=3))"
 
@@ -844,6 +884,12 @@ class TestShapes:
         for d in (0, 1, 2, -1, -3):
             assert torch.equal(stack(x, dims=d), torch.stack(x, d))
         assert stack(x).permute(2, 1, 0).is_contiguous()
+
+    @pytest.mark.parametrize("f", [unsqueeze, unstack, lambda x, dims: stack([x, 2 * x], dims)])
+    def test_gradients(self, f):
+        x = torch.rand(2, 3, dtype=torch.float64, requires_grad=True)
+        for d in (0, 1):
+            assert torch.autograd.gradcheck(lambda x, d=d: f(x, dims=d), x)
 
     def test_stack_bad_input(self):
         with pytest.raises(DimensionMismatch, match="stack needs arrays of one size"):
@@ -888,6 +934,8 @@ class TestShapes:
             rpad_constant(x, 3, dims=2)
         with pytest.raises(ValueError, match="can't be an element"):
             rpad_constant([1, 2], 3, 0.5)
+        with pytest.raises(TypeError, match="float"):
+            rpad_constant([1, 2], 3.5)
 
 
 class TestScales:
@@ -905,6 +953,10 @@ class TestScales:
         assert_close(z.std(0, correction=0), torch.ones(4), atol=1e-5, rtol=0)
         assert_close(normalise(x, dims=None, eps=0.5), (x - x.mean()) / (x.std(correction=0) + 0.5))
         assert normalise(torch.ones(2, 2)).tolist() == [[0, 0], [0, 0]]
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert normalise(torch.ones(2, 0)).shape == (2, 0) and normalise(torch.ones(0, 2)).shape == (0, 2)
+        assert gradient(lambda x: normalise(x, dims=()).sum(), torch.ones(2))[0].tolist() == [0, 0]
 
     def test_rescale(self):
         x = torch.randn(3, 2, 2)
@@ -944,6 +996,8 @@ class TestScales:
     def test_topk_bad_input(self, k):
         with pytest.raises(ValueError, match=f"k={k} must be in the range"):
             topk([1, 2, 3], k)
+        with pytest.raises(TypeError, match="float"):
+            topk([1, 2, 3], k + 0.5)
 
 
 class TestLike:
@@ -972,10 +1026,23 @@ class TestLike:
 
     def test_random_integers(self):
         assert rand_like([1, 2, 3]).dtype == torch.int64 and rand_like([True], 5).dtype == torch.bool
+        with pytest.raises(TypeError, match="normal random numbers can't be elements of an array of int64"):
+            randn_like([1, 2])
 
     def test_gradient_of_the_value(self):
         x = torch.rand(5)
         g = gradient(lambda x, v: (fill_like(x, v, (2, 4, 2)) * 3).sum(), x, torch.tensor(2.0))
         assert g[0] is None and g[1] == 48
-        with pytest.raises(ValueError, match=r"1\.5 can't be an element"):
-            fill_like([1, 2], 1.5)
+
+    def test_a_value_that_does_not_fit(self):
+        for x, val in (([1, 2], 1.5), ([1, 2], torch.tensor(1.5)), ([1], math.nan), ([1.0], 1j), ([True], 2)):
+            with pytest.raises(ValueError, match="can't be an element of an array of"):
+                fill_like(x, val)
+        for val in (-1, 256):
+            for f in (fill_like, lambda x, v: rpad_constant(x, 4, v)):
+                with pytest.raises(ValueError, match=f"{val} can't be an element of an array of uint8"):
+                    f(torch.tensor([1, 2], dtype=torch.uint8), val)
+        for val in (torch.ones(3), "a", None):
+            with pytest.raises(TypeError, match="an array is filled up with a number, but got"):
+                fill_like(torch.ones(2, 3), val)
+        assert fill_like([1, 2], torch.tensor(2.0)).tolist() == fill_like([1, 2], 2.0).tolist() == [2, 2]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterable
+from numbers import Number
 from typing import Any
 
 import torch
@@ -20,8 +21,15 @@ _MISSING: Any = object()
 
 
 def exact(val: Any, dtype: torch.dtype) -> Any:
-    """`val`, unless an array of integers can't hold it; torch would cut off what doesn't fit."""
-    if isinstance(val, float) and not val.is_integer() and not dtype.is_floating_point and not dtype.is_complex:
+    """The number `val`, unless an array of that type can't hold it; torch would cut off what doesn't fit."""
+    val = val.item() if _is_array(val) and val.ndim == 0 else val
+    if not isinstance(val, Number):
+        raise TypeError(f"an array is filled up with a number, but got {summary(val)}")
+    fits = dtype.is_complex or not isinstance(val, complex)
+    if fits and not dtype.is_complex and not dtype.is_floating_point:
+        low, high = (0, 1) if dtype == torch.bool else (torch.iinfo(dtype).min, torch.iinfo(dtype).max)
+        fits = not val % 1 and low <= val <= high  # type: ignore[operator]
+    if not fits:
         raise ValueError(f"{val} can't be an element of an array of {str(dtype).removeprefix('torch.')}")
     return val
 
@@ -129,7 +137,7 @@ def normalise(x: Any, *, dims: Dims = -1, eps: float = 1e-5, ε: float | None = 
     """`(x - μ) / (σ + eps)`, with the mean μ and the uncorrected standard deviation σ along `dims`.
 
     `x` is of any shape, the result of the same. `dims` is an axis or several, by default the last;
-    None is all. Integers become Float64. `ε` is what `eps` was called before Flux 0.13.
+    None is all. Integers become Float64. `ε` is what `eps` was called up to Flux 0.13.
 
     Raises `IndexError` for an axis that isn't there.
 
@@ -142,11 +150,11 @@ def normalise(x: Any, *, dims: Dims = -1, eps: float = 1e-5, ε: float | None = 
     except TypeError:
         raise TypeError(f"layer normalise expects an array as input, but got {summary(x)}") from None
     axes = _axes(x, dims)
-    if not axes:  # each number by itself, while torch would take all together
-        return torch.zeros_like(x)
+    if not axes or not x.numel():  # each number by itself, while torch would take all together
+        return x - x
     wide = x.to(torch.promote_types(x.dtype, torch.float32))  # halves are too coarse for statistics
     centred, n = wide - wide.mean(axes, keepdim=True), math.prod([x.shape[d] for d in axes])
-    if 0 < n <= _FEW:
+    if n <= _FEW:
         σ = torch.linalg.vector_norm(centred, dim=axes, keepdim=True) / math.sqrt(n)
     else:
         σ = torch.std(wide, axes, correction=0, keepdim=True)
@@ -173,8 +181,8 @@ def rpad_constant(x: Any, n: int | Iterable[int], val: Any = 0, *, dims: int | I
 
     `n` is one length or one for each of `dims`; an axis that is longer already stays. A list of
     anything but numbers is filled up as a list. Raises `DimensionMismatch` if there are not as many
-    lengths as axes, `ValueError` for a broken number in an array of integers. MLUtils.jl's
-    `rpad_constant`.
+    lengths as axes, `ValueError` for a number that an array of this type can't hold, a broken one
+    among integers. MLUtils.jl's `rpad_constant`.
 
     >>> rpad_constant([1, 2], 4, -1), rpad_constant(["a"], 2, "_")
     (tensor([ 1,  2, -1, -1]), ['a', '_'])
@@ -186,7 +194,7 @@ def rpad_constant(x: Any, n: int | Iterable[int], val: Any = 0, *, dims: int | I
     x = array(x)
     ndim = 1 if isinstance(x, list) else _array(x, "rpad_constant").ndim
     axes = list(range(ndim)) if dims is None else list(dims) if isinstance(dims, Iterable) else [dims]
-    lengths = list(n) if isinstance(n, Iterable) else [n] * len(axes)
+    lengths = list(map(operator.index, n if isinstance(n, Iterable) else [n] * len(axes)))
     if len(lengths) != len(axes):
         raise DimensionMismatch(f"rpad_constant got {len(lengths)} lengths for {len(axes)} axes")
     for d in axes:
@@ -214,7 +222,7 @@ def topk(x: Any, k: int, *, dims: int = 0, rev: bool = True) -> tuple[Any, Any]:
     if not -x.ndim <= dims < x.ndim:
         raise IndexError(f"there is no axis {dims} in a {summary(x)}")
     n = x.shape[dims]
-    if not 1 <= k <= n:
+    if not 1 <= operator.index(k) <= n:
         raise ValueError(f"k={k} must be in the range 1:size(x, {dims})={n}")
     values, places = torch.sort(x, dim=dims, descending=rev, stable=True)  # torch.topk may take any of equals
     return values.narrow(dims, 0, k), places.narrow(dims, 0, k)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import collections
+import itertools
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -31,13 +33,14 @@ __all__ = [
 def _labels(x: Any) -> list[Any]:
     """The elements of an array or another collection, as a dict can look them up."""
     x = door(x)
-    return vec(x).tolist() if _is_array(x) else [key(v) for v in x]
+    return list(map(key, vec(x).tolist() if _is_array(x) else x))
 
 
 def group_counts(x: Any) -> dict[Any, int]:
     """How often each element of `x` is there, in the order in which they first are.
 
-    Arrays, lists and strings. MLUtils.jl's `group_counts`, Flux's `frequencies`.
+    Arrays, lists and strings; an array or a list that is an element counts as a tuple. MLUtils.jl's
+    `group_counts`, Flux's `frequencies`.
 
     >>> group_counts(["a", "b", "b"])
     {'a': 1, 'b': 2}
@@ -68,6 +71,11 @@ def group_indices(x: Any) -> dict[Any, list[int]]:
 # ---------------------------------------------------------------- splits
 
 
+def _count(data: Any) -> int:
+    """How many places there are to split: those of `data`, or `data` itself."""
+    return int(data) if isinstance(data, Integral) else numobs(data)
+
+
 def _cuts(n: int, at: tuple[float, ...]) -> list[range]:
     """`range(n)` in `len(at) + 1` parts, of the sizes to which those fractions come when rounded one by one."""
     parts, start, left = [], 0, n
@@ -84,10 +92,10 @@ def _cuts(n: int, at: tuple[float, ...]) -> list[range]:
 
 def _fractions(n: int, at: Any) -> tuple[float, ...]:
     given = tuple(at) if isinstance(at, (tuple, list)) else (at,)
-    if all(isinstance(a, int) for a in given):
-        return tuple(a / n if n else 0.0 for a in given)
-    if all(isinstance(a, float) for a in given):
-        return given
+    if all(isinstance(a, Integral) for a in given):
+        return tuple(int(a) / n if n else 0.0 for a in given)
+    if all(isinstance(a, Real) and not isinstance(a, Integral) for a in given):
+        return tuple(map(float, given))
     raise TypeError(f"at is made up of fractions (floats) or of counts (ints), but got {at}")
 
 
@@ -126,8 +134,8 @@ def splitobs(
     >>> splitobs(range(1, 11), at=0.5, stratified=[0, 0, 0, 0, 1, 1, 1, 1, 1, 1])
     (tensor([1, 2, 5, 6, 7]), tensor([ 3,  4,  8,  9, 10]))
     """
-    data = range(data) if isinstance(data, int) else data
-    n = numobs(data)
+    n = _count(data)
+    data = range(n) if isinstance(data, Integral) else data
     fractions, order = _fractions(n, at), _permutation(n, shuffle, rng)
     if stratified is None:
         return tuple(obsview(data, _reordered(order, part)) for part in _cuts(n, fractions))
@@ -141,30 +149,34 @@ def splitobs(
 # ---------------------------------------------------------------- folds
 
 
-def _folds(n: int, k: int, of: str = "") -> tuple[list[list[int]], list[range]]:
+def _folds(n: int, k: int, of: str = "") -> list[range]:
+    """`range(n)` in k parts; the first ones are larger by 1 where that must be."""
     if not 2 <= k <= n:
         raise ValueError(f"k={k} must be within 2:{max(2, n)}{of}")
-    sizes = [n // k + (i < n % k) for i in range(k)]
-    starts = [sum(sizes[:i]) for i in range(k)]
-    val = [range(a, a + size) for a, size in zip(starts, sizes, strict=True)]
-    return [[*range(v.start), *range(v.stop, n)] for v in val], val
+    ends = [0, *itertools.accumulate(n // k + (i < n % k) for i in range(k))]
+    return [range(a, b) for a, b in itertools.pairwise(ends)]
 
 
-def _stratified_folds(labels: list[Any], k: int) -> tuple[list[list[int]], list[list[int]]]:
+def _stratified_folds(labels: list[Any], k: int) -> list[list[int]]:
     val: list[list[int]] = [[] for _ in range(k)]
     for label, places in group_indices(labels).items():
-        _, folds = _folds(len(places), k, f" for stratified kfolds (label {label} has {len(places)} observations)")
+        folds = _folds(len(places), k, f" for stratified kfolds (label {label} has {len(places)} observations)")
         for part, fold in zip(val, folds, strict=True):
             part.extend(places[fold.start : fold.stop])
-    left_out = [set(part) for part in val]
-    return [[i for i in range(len(labels)) if i not in out] for out in left_out], [sorted(part) for part in val]
+    return [sorted(part) for part in val]
 
 
-def _pairs(data: Any, order: range | torch.Tensor, train: Any, val: Any) -> MappedData:
+def _others(n: int, val: range | list[int]) -> list[int]:
+    left_out = set(val)
+    return [i for i in range(n) if i not in left_out]
+
+
+def _pairs(data: Any, order: range | torch.Tensor, val: Any, train: Any = None) -> MappedData:
     """The folds of `data`, each made when it is asked for, so that only one is in memory."""
 
     def fold(i: int) -> tuple[Any, Any]:
-        return obsview(data, _reordered(order, train[i])), obsview(data, _reordered(order, val[i]))
+        rest = _others(len(order), val[i]) if train is None else train[i]
+        return obsview(data, _reordered(order, rest)), obsview(data, _reordered(order, val[i]))
 
     return MappedData(fold, range(len(val)), "never")
 
@@ -189,13 +201,14 @@ def kfolds(
     >>> [(len(x), v) for (x, _), (_, v) in kfolds((torch.arange(6), list("abcdef")), k=3)]
     [(4, ['a', 'b']), (4, ['c', 'd']), (4, ['e', 'f'])]
     """
-    if isinstance(data, int):
-        return _folds(data, k)
-    n = numobs(data)
+    n = _count(data)
+    if isinstance(data, Integral):
+        val = _folds(n, k)
+        return [_others(n, v) for v in val], val
     order = _permutation(n, shuffle, rng)
-    if stratified is not None:
-        return _pairs(data, order, *_stratified_folds(_stratum_labels(stratified, n, order), k))
-    return _pairs(data, order, *_folds(n, k))
+    if stratified is None:
+        return _pairs(data, order, _folds(n, k))
+    return _pairs(data, order, _stratified_folds(_stratum_labels(stratified, n, order), k))
 
 
 def leavepout(data: Any, p: int = 1) -> Any:
@@ -206,7 +219,7 @@ def leavepout(data: Any, p: int = 1) -> Any:
     >>> leavepout(10, 2)[1]
     [range(0, 2), range(2, 4), range(4, 6), range(6, 8), range(8, 10)]
     """
-    n = data if isinstance(data, int) else numobs(data)
+    n = _count(data)
     if not 1 <= p <= n // 2:
         raise ValueError(f"p={p} must be within 1:{n // 2}")
     return kfolds(data, n // p)
@@ -225,7 +238,7 @@ def timeseries_kfolds(data: Any, *, k: int = 5, gap: int = 0, max_train_size: in
     >>> timeseries_kfolds(10, k=3)
     ([range(0, 4), range(0, 6), range(0, 8)], [range(4, 6), range(6, 8), range(8, 10)])
     """
-    n = data if isinstance(data, int) else numobs(data)
+    n = _count(data)
     if not 2 <= k <= n - 1:
         raise ValueError(f"k={k} must be within 2:{max(2, n - 1)}")
     if gap < 0:
@@ -240,7 +253,7 @@ def timeseries_kfolds(data: Any, *, k: int = 5, gap: int = 0, max_train_size: in
     if ends[0] < 1:
         raise ValueError(f"gap={gap} is too large for k={k} folds")
     train = [range(0 if max_train_size is None else max(0, end - max_train_size), end) for end in ends]
-    return (train, val) if isinstance(data, int) else _pairs(data, range(n), train, val)
+    return (train, val) if isinstance(data, Integral) else _pairs(data, range(n), val, train)
 
 
 # ---------------------------------------------------------------- resampling

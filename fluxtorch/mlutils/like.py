@@ -23,7 +23,8 @@ def fill_like(x: Any, val: Any, *args: Any) -> torch.Tensor:
     """`fill_like(x, val, [type], [dims])`: an array like `x`, every element of which is `val`.
 
     `dims` is a tuple or whole numbers. `val` is a number or a 0-d tensor, through which gradients
-    flow. Raises `ValueError` for a broken number in an array of integers. MLUtils.jl's `fill_like`.
+    flow. Raises `TypeError` for anything else, `ValueError` for a number that an array of this type
+    can't hold, a broken one among integers. MLUtils.jl's `fill_like`.
 
     >>> fill_like(torch.ones(2), 1.5, (2, 3))
     tensor([[1.5000, 1.5000, 1.5000],
@@ -31,7 +32,7 @@ def fill_like(x: Any, val: Any, *args: Any) -> torch.Tensor:
     """
     x = _array(x, "fill_like")
     dtype, size = _kind(x, args)
-    if isinstance(val, torch.Tensor):
+    if isinstance(val, torch.Tensor) and val.ndim == 0 and (dtype.is_floating_point or dtype.is_complex):
         return val.to(x.device, dtype).expand(size).clone()
     if isinstance(x, torch.Tensor) and size == x.shape:  # in the memory layout of `x`
         return torch.full_like(x, exact(val, dtype), dtype=dtype)
@@ -94,11 +95,14 @@ def rand_like(x: Any, *args: Any, rng: torch.Generator | None = None) -> torch.T
 def randn_like(x: Any, *args: Any, rng: torch.Generator | None = None) -> torch.Tensor:
     """`randn_like([rng], x, [type], [dims])`: an array like `x` of normal random numbers, as `randn` gives them.
 
-    A generator must be for the device of `x`. MLUtils.jl's `randn_like`.
+    A generator must be for the device of `x`. Raises `TypeError` for an array of integers. MLUtils.jl's
+    `randn_like`.
 
     >>> randn_like(torch.ones(2), torch.float64).dtype
     torch.float64
     """
     x = _array(x, "randn_like")
     dtype, size = _kind(x, args)
+    if not (dtype.is_floating_point or dtype.is_complex):
+        raise TypeError(f"normal random numbers can't be elements of an array of {str(dtype).removeprefix('torch.')}")
     return torch.randn(size, dtype=dtype, device=x.device, generator=rng)

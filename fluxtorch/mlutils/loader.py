@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import operator
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 import torch.utils.data
 
+from fluxtorch.arrays import summary
 from fluxtorch.base import _source
 from fluxtorch.functors import fmap
 from fluxtorch.mlutils.observations import (
@@ -47,7 +49,8 @@ class BatchView(Container):
 
     With fewer observations than `batchsize`, warns and makes one batch of them. Raises
     `DimensionMismatch` if the parts of `data` disagree in length, `ValueError` if `batchsize` is less
-    than 1, `IndexError` for a batch that isn't there. MLUtils.jl's `BatchView`.
+    than 1, `TypeError` for another `collate`, `IndexError` for a batch that isn't there. MLUtils.jl's
+    `BatchView`.
 
     >>> view = BatchView(torch.arange(10), batchsize=3)
     >>> len(view), view[0], view[-1]
@@ -55,8 +58,10 @@ class BatchView(Container):
     """
 
     def __init__(self, data: Any, batchsize: int = 1, *, partial: bool = True, collate: Collate = None) -> None:
-        if batchsize < 1:
+        if operator.index(batchsize) < 1:
             raise ValueError(f"batches hold 1 observation or more, but batchsize={batchsize}")
+        if not (collate is None or isinstance(collate, bool) or callable(collate)):
+            raise TypeError(f"collate is None, False, True or a function, but got {summary(collate)}")
         n = numobs(data)
         if n < batchsize:
             warnings.warn(
@@ -113,13 +118,13 @@ class DataLoader:
     - `collate`: None; how a batch is made, see `BatchView`. `collate=True` suits a torch `Dataset`.
     - `rng`: the `torch.Generator` to shuffle with; torch's own by default.
     - `parallel`: False; with True, or a number of them, worker processes of `torch.utils.data` make
-      the batches, which come in order all the same.
+      the batches, which come in order all the same. `num_workers`, a number, means the same here.
     - `buffer`: False; with True, or arrays given for it, every batch of that size is written into the
       same arrays, and so is good only until the next one. Not with a `collate` that makes new arrays.
 
     Without shuffling, a batch of an array is a view. Raises `DimensionMismatch` if the parts of `data`
-    disagree in length; warns if there are fewer observations than `batchsize`. MLUtils.jl's
-    `DataLoader`.
+    disagree in length, `ValueError` for both `parallel` and `num_workers`; warns if there are fewer
+    observations than `batchsize`. MLUtils.jl's `DataLoader`.
 
     >>> loader = DataLoader(nt(x=torch.ones(2, 10), y=list("abcdefghij")), batchsize=3)
     >>> loader
@@ -143,13 +148,17 @@ class DataLoader:
         collate: Collate = None,
         rng: torch.Generator | None = None,
         parallel: bool | int = False,
+        num_workers: int = 0,
         buffer: Any = False,
     ) -> None:
         if not data:
             raise TypeError("DataLoader needs data")
+        if num_workers > 0 and (parallel is True or parallel > 0):
+            raise ValueError("parallel and num_workers both ask for worker processes: give one of them")
         self.data = data[0] if len(data) == 1 else data
         self.batchsize, self.shuffle, self.partial, self.collate = batchsize, shuffle, partial, collate
-        self.rng, self.parallel, self.buffer = rng, parallel, buffer
+        self.rng, self.parallel, self.num_workers, self.buffer = rng, parallel, num_workers, buffer
+        self._f: Callable[[Any], Any] | None = None
         observations = ObsView(_collected(door(self.data)))
         self._data: BatchView | ObsView = observations
         if batchsize > 0:
@@ -170,18 +179,28 @@ class DataLoader:
         view.data = new
         return view
 
+    def _followed(self, f: Callable[[Any], Any], data: Any) -> DataLoader:
+        """A loader like this one, with `f` of each batch, made here and not by a worker, and another field `data`.
+
+        It has no buffer: `f` may still be reading when the next batch would be written there.
+        """
+        new, before = copy.copy(self), self._f
+        new.data, new.buffer, new._f = data, False, f if before is None else lambda batch: f(before(batch))
+        return new
+
     def __iter__(self) -> Iterator[Any]:
         epoch: Any = self._epoch()
-        if self.parallel is True or self.parallel > 0:
-            workers = torch.get_num_threads() if self.parallel is True else self.parallel
+        workers = torch.get_num_threads() if self.parallel is True else max(self.parallel, self.num_workers)
+        if workers > 0:
             epoch = torch.utils.data.DataLoader(epoch, batch_size=None, num_workers=workers, collate_fn=_own)
-        if self.buffer is False or self.collate not in (None, False):
-            return iter(epoch)
-        return _buffered(epoch, self.buffer)
+        if self.buffer is not False and self.collate in (None, False):
+            epoch = _buffered(epoch, self.buffer)
+        return iter(epoch) if self._f is None else map(self._f, epoch)
 
     def __str__(self) -> str:
         options = {
             "parallel": (self.parallel, False),
+            "num_workers": (self.num_workers, 0),
             "shuffle": (self.shuffle, False),
             "batchsize": (self.batchsize, 1),
             "partial": (self.partial, True),
@@ -194,8 +213,11 @@ class DataLoader:
 
     def __repr__(self) -> str:
         head = f"{len(self)}-element {self}"
+        if not len(self):
+            return head
         # Not an element of a shuffled epoch: to look at a loader must not change what it gives next.
-        return f"{head}\n  with first element:\n  {_expanded(self._data.getobs(0))}" if len(self) else head
+        first = self._data.getobs(0)
+        return f"{head}\n  with first element:\n  {_expanded(first if self._f is None else self._f(first))}"
 
 
 def _collected(data: Any) -> Any:
@@ -229,9 +251,9 @@ def _buffered(epoch: Iterable[Any], buffer: Any) -> Iterator[Any]:
 
 
 def _written(x: Any, buffer: Any) -> Any:
-    """`x` written into `buffer`, where that is an array of its size; a 0-d array stands for a number."""
-    fits = isinstance(x, torch.Tensor) and isinstance(buffer, torch.Tensor) and x.ndim and x.shape == buffer.shape
-    return buffer.copy_(x) if fits else x
+    """`x` written into `buffer`, where that is a plain array of its size; a 0-d array stands for a number."""
+    plain = isinstance(x, torch.Tensor) and type(buffer) is torch.Tensor and buffer.layout == torch.strided
+    return buffer.copy_(x) if plain and x.ndim and x.shape == buffer.shape else x
 
 
 def eachobs(data: Any, *, batchsize: int = -1, **options: Any) -> DataLoader:

@@ -50,7 +50,7 @@ def door(data: Any) -> Any:
         return array(data) if data and isinstance(data[0], (int, float, complex)) else data
     if hasattr(data, "__array_interface__") and data.ndim == 1 and data.dtype.kind in "OSU":
         return data.tolist()
-    return array(data)
+    return data if isinstance(data, range) else array(data)
 
 
 def vector(xs: list[Any]) -> Any:
@@ -161,6 +161,8 @@ def take(data: Any, idx: Places) -> Any:
         return data.getobs(idx if isinstance(idx, int) else listed(idx))
     if hasattr(data, "iloc"):  # a table, whose items are its columns
         return data.iloc[idx if isinstance(idx, int) else listed(idx)]
+    if hasattr(data, "__array_interface__"):  # text or dates, of which there is no tensor
+        return data[..., idx if isinstance(idx, int) else listed(idx)]
     if isinstance(idx, int):
         return data[idx]
     if isinstance(data, (str, list)) and isinstance(idx, range):
@@ -301,9 +303,11 @@ class ObsView(Container):
 
     __hash__ = None  # type: ignore[assignment]
 
+    def _type_name(self) -> str:
+        return f"ObsView{{{type_name(self.data)}, {type_name(self.indices)}}}"
+
     def __repr__(self) -> str:
-        kind = "UnitRange{Int64}" if isinstance(self.indices, range) else "Vector{Int64}"
-        return f"ObsView(::{type_name(self.data)}, ::{kind})\n {len(self)} observations"
+        return f"ObsView(::{type_name(self.data)}, ::{type_name(self.indices)})\n {len(self)} observations"
 
 
 class ArrayObsView(Container):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import operator
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -69,7 +70,7 @@ def batch(xs: Any) -> Any:
         if isinstance(first, list):
             return rows
         return type(first)(*map(batch, rows)) if hasattr(first, "_fields") else tuple(map(batch, rows))
-    return stack(xs) if all(_is_array(x) for x in xs) else vector(xs)
+    return stack(xs) if _is_array(first) and first.ndim else vector(xs)
 
 
 def unbatch(x: Any) -> Any:
@@ -86,12 +87,14 @@ def unbatch(x: Any) -> Any:
     return eachslice(x, dims=-1)
 
 
-def batchseq(xs: Any, val: Any = 0) -> list[Any]:
+def batchseq(xs: Any, val: Any = 0, n: int | None = None) -> list[Any]:
     """N sequences as one of batches of N: a list, as long as the longest of them; the others are filled up with `val`.
 
     Sequences that are arrays `(…, L)` give batches `(…, N)`, strings and lists give what `batch`
-    makes of their elements. Raises `DimensionMismatch` if the elements don't fit, `ValueError` if
-    there is no sequence. MLUtils.jl's `batchseq`.
+    makes of their elements, as do numbers filled up with None. With `n`, the list is `n` long.
+
+    Raises `DimensionMismatch` if the elements don't fit, `ValueError` if there is no sequence.
+    MLUtils.jl's `batchseq`.
 
     >>> batchseq([[1, 2, 3], [4, 5]], 0)
     [tensor([1, 4]), tensor([2, 5]), tensor([3, 0])]
@@ -99,9 +102,15 @@ def batchseq(xs: Any, val: Any = 0) -> list[Any]:
     [['a', 'd'], ['b', 'e'], ['c', '_']]
     """
     xs = [array(x) for x in xs]
-    if all(_is_array(x) for x in xs):
-        return eachslice(batch_sequence(xs, pad=val), dims=-2)
-    return [batch(list(step)) for step in itertools.zip_longest(*xs, fillvalue=val)]
+    if val is not None and all(_is_array(x) for x in xs):
+        xs = batch_sequence(xs, pad=val)
+        xs = xs if n is None else rpad_constant(xs, n, val, dims=-2)
+        return eachslice(xs, dims=-2)[:n]
+    xs = [eachslice(x, dims=-1) if _is_array(x) else x for x in xs]
+    steps: Iterable[Any] = itertools.zip_longest(*xs, fillvalue=val)
+    if n is not None:
+        steps = itertools.islice(itertools.chain(steps, itertools.repeat((val,) * len(xs))), n)
+    return [batch(list(step)) for step in steps]
 
 
 def batch_sequence(xs: Any, *, pad: Any = 0) -> Any:
@@ -156,6 +165,8 @@ def chunk(x: Any, n: Any = None, *, size: Any = None, dims: int | None = None, n
     if _is_array(x) and not -x.ndim <= axis < x.ndim:
         raise IndexError(f"there is no axis {axis} in a {summary(x)}")
     length = x.shape[axis] if _is_array(x) else len(x)
+    if npartitions is not None and not isinstance(n, _LISTS):
+        raise TypeError("npartitions goes with a list that tells of each place which part it belongs to")
     if isinstance(n, _LISTS):
         size = _sizes_of_parts(n, npartitions)
     elif size is None:

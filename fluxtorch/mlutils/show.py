@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from fluxtorch.namedtuples import NamedTuple
+from fluxtorch.onehotarrays import OneHotArray
 from fluxtorch.printing import julia_type
 
 __all__ = ["size_and_type", "type_name"]
@@ -20,16 +21,12 @@ def type_name(x: Any) -> str:
     >>> type_name((torch.ones(2, 3), ["a", "b"], range(3)))
     'Tuple{Matrix{Float32}, Vector{String}, UnitRange{Int64}}'
     """
+    if isinstance(x, OneHotArray) and x.axis == 0:
+        n = x.indices.ndim
+        kinds = "", f", {_array('UInt32', 1)}", f", {n}, {n + 1}, {_array('UInt32', n)}"
+        return f"{('OneHotVector', 'OneHotMatrix', 'OneHotArray')[min(n, 2)]}{{UInt32{kinds[min(n, 2)]}}}"
     if isinstance(x, torch.Tensor):
-        where = "Cu" if x.is_cuda else ""
-        kind = julia_type(x)
-        if x.ndim == 0:
-            return kind
-        return (
-            f"{where}Array{{{kind}, {x.ndim}}}"
-            if x.ndim > 2
-            else f"{where}{('Vector', 'Matrix')[x.ndim - 1]}{{{kind}}}"
-        )
+        return _array(julia_type(x), x.ndim, "Cu" if x.is_cuda else "")
     if isinstance(x, NamedTuple):
         return "@NamedTuple{" + ", ".join(f"{k}::{type_name(v)}" for k, v in vars(x).items()) + "}"
     if isinstance(x, tuple):
@@ -40,7 +37,15 @@ def type_name(x: Any) -> str:
         return f"Vector{{{_common(x)}}}"
     if isinstance(x, range):
         return "UnitRange{Int64}" if x.step == 1 else "StepRange{Int64, Int64}"
+    if hasattr(x, "_type_name"):
+        return x._type_name()
     return _SCALARS.get(type(x), type(x).__name__)
+
+
+def _array(kind: str, ndim: int, where: str = "") -> str:
+    if ndim == 0:
+        return kind
+    return f"{where}Array{{{kind}, {ndim}}}" if ndim > 2 else f"{where}{('Vector', 'Matrix')[ndim - 1]}{{{kind}}}"
 
 
 def _common(xs: list[Any]) -> str:
@@ -54,6 +59,8 @@ def size_and_type(x: Any) -> str:
     >>> size_and_type(torch.ones(2, 3)), size_and_type(["a"])
     ('2×3 Matrix{Float32}', '1-element Vector{String}')
     """
+    if isinstance(x, OneHotArray):
+        return repr(x).split(":\n")[0]
     shape = tuple(getattr(x, "shape", ())) or ((len(x),) if isinstance(x, (list, range)) else ())
     size = f"{shape[0]}-element" if len(shape) == 1 else "×".join(map(str, shape))
     return f"{size} {type_name(x)}".lstrip()

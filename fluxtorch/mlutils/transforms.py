@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import itertools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from fluxtorch.mlutils.loader import DataLoader
 from fluxtorch.mlutils.observations import Container, Places, door, getobs, listed, numobs, obsview, take, vector
 from fluxtorch.mlutils.sequences import batch
+from fluxtorch.mlutils.show import type_name
 from fluxtorch.namedtuples import NamedTuple
 from fluxtorch.printing import show
 
@@ -33,6 +35,9 @@ class MappedData(Container):
         if self.batched == "always" and isinstance(idx, int):
             return getobs(self.f(take(self.data, range(idx, idx + 1))), 0)
         return self.f(take(self.data, idx))
+
+    def _type_name(self) -> str:
+        return f"MLUtils.MappedData{{:{self.batched}, typeof({show(self.f)}), {type_name(self.data)}}}"
 
     def __repr__(self) -> str:
         return f"mapobs({show(self.f)}, {show(self.data)}; batched=:{self.batched})"
@@ -126,6 +131,7 @@ def _mapped_loader(f: Callable[[Any], Any], d: DataLoader) -> DataLoader:
         collate=collate,
         rng=d.rng,
         parallel=d.parallel,
+        num_workers=d.num_workers,
         buffer=d.buffer,
     )
 
@@ -143,7 +149,7 @@ def filterobs(f: Callable[[Any], Any], data: Any) -> Any:
 def groupobs(f: Callable[[Any], Any], data: Any) -> dict[Any, Any]:
     """The observations of `data` that have the same `f`, together: a dict from it to what `obsview` gives of them.
 
-    MLUtils.jl's `groupobs`.
+    Where `f` gives an array, the dict has a tuple. MLUtils.jl's `groupobs`.
 
     >>> groupobs(lambda x: x > 0, range(-2, 3))
     {False: tensor([-2, -1,  0]), True: tensor([1, 2])}
@@ -156,8 +162,15 @@ def groupobs(f: Callable[[Any], Any], data: Any) -> dict[Any, Any]:
 
 
 def key(x: Any) -> Any:
-    """`x` as a dict can look it up: a 0-d tensor, which is known by its identity, as its number."""
-    return x.item() if isinstance(x, torch.Tensor) and x.ndim == 0 else x
+    """`x` as a dict finds it by its value: an array or list, which it would know by identity or not at all, as a tuple.
+
+    A number that comes out of an array is a Python number; all NaNs are one.
+    """
+    if isinstance(x, torch.Tensor):
+        x = x.tolist()
+    if isinstance(x, (list, tuple)):
+        return tuple(map(key, x))
+    return math.nan if isinstance(x, float) and x != x else x
 
 
 def joinobs(*datas: Any) -> JoinedData:
