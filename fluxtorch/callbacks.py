@@ -32,11 +32,13 @@ def throttle(
 
     def throttled(*args: Any, **kwargs: Any) -> Any:
         nonlocal since, later, result
-        if since is not None and time.monotonic() - since >= timeout:
+        waited = 0.0 if since is None else time.monotonic() - since
+        if since is not None and waited >= timeout:
             since, run, later = None, later, None
             if run is not None:
                 result = run()
-                since = time.monotonic()
+                # In Flux it ran when the time was up, and the next call must wait as long again.
+                since = None if waited >= 2 * timeout else time.monotonic()
         if since is None:
             if leading:
                 result = f(*args, **kwargs)

@@ -16,6 +16,7 @@ from fluxtorch.functors import KeyPath, _items, _like, children, fcollect, funct
 from fluxtorch.layers.recurrent import Recur
 from fluxtorch.namedtuples import NamedTuple, _same
 from fluxtorch.optimisers.interface import Leaf
+from fluxtorch.optimisers.torch_optim import TorchTree, fitting
 from fluxtorch.zygote.implicit import Params, params
 
 __all__ = ["loadmodel_", "loadparams_", "state"]
@@ -93,6 +94,8 @@ def loadmodel_(dst: Any, src: Any, filter: Callable[[Any], bool] = lambda _: Tru
     for x, new in todo.values():
         if isinstance(x, Leaf) or (isinstance(x, Recur) and not _same(x.reset_(), new)):
             x.state = new
+        elif isinstance(x, TorchTree):
+            x.optimizer.load_state_dict(new)
     return dst
 
 
@@ -109,6 +112,8 @@ def _load(
                 + _at(where)
             )
         _check_tie(known, new, where)
+    elif isinstance(dst, TorchTree):
+        todo[id(dst)] = dst, fitting(dst, src, _at(where))
     elif isleaf(dst) or _is_code(dst):
         if isinstance(src, torch.Tensor) and dst is not False:
             if dst is True:

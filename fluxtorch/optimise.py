@@ -36,6 +36,7 @@ from fluxtorch.optimisers.rules import (
     RMSProp,
     SignDecay,
 )
+from fluxtorch.optimisers.torch_optim import bare
 from fluxtorch.zygote.explicit import first_of
 from fluxtorch.zygote.gradient import withgradient
 from fluxtorch.zygote.implicit import Grads, Params
@@ -181,7 +182,9 @@ class ClipValue(AbstractRule):
 
 
 class ClipNorm(AbstractRule):
-    """Scales a gradient whose L2 norm is above `thresh` down to that norm, each array by itself.
+    """Scales a gradient whose L2 norm is above `thresh` down to that norm, each array by itself; one with NaN stays.
+
+    `setup` makes it the newer `ClipNorm`, which raises an error for NaN.
 
     >>> from fluxtorch import optimise
     >>> optimise.apply_(optimise.ClipNorm(5), torch.ones(2), torch.tensor([30.0, 40.0]))
@@ -189,10 +192,10 @@ class ClipNorm(AbstractRule):
     """
 
     thresh: float
-    grouped = True
 
     def apply_(self, state: Any, x: Any, dx: Any) -> tuple[Any, Any]:
-        return rules.ClipNorm(self.thresh, throw=False).apply_(state, x, dx)
+        norm = dx.norm()
+        return state, dx / torch.where(norm > self.thresh, norm / self.thresh, 1.0)
 
     def explicit(self) -> AbstractRule:
         return rules.ClipNorm(self.thresh)
@@ -364,8 +367,10 @@ def _remember(rule: Any, x: torch.Tensor, state: Any) -> None:
         _memory(rule)[id(x)][1] = state
 
 
-def apply_(rule: Any, x: torch.Tensor, dx: torch.Tensor) -> torch.Tensor:
+def apply_(rule: Any, x: torch.Tensor, dx: torch.Tensor) -> torch.Tensor | None:
     """What `rule` would subtract from the tensor `x` for the gradient `dx`, of its size; `rule` remembers the step.
+
+    None for nothing yet, as `AccumGrad` gives it.
 
     >>> from fluxtorch.optimise import apply_
     >>> apply_(Descent(0.1), torch.ones(2), torch.tensor([4.0, 5.0]))
@@ -374,8 +379,7 @@ def apply_(rule: Any, x: torch.Tensor, dx: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
         states, steps = _rule(rule).apply_all_([_recall(rule, x)], [x], [fit(dx, x)])
         _remember(rule, x, states[0])
-        step: torch.Tensor = steps[0]
-        return step.clone()
+        return None if steps[0] is None else steps[0].clone()
 
 
 def is_rule(opt: Any) -> bool:
@@ -430,6 +434,7 @@ def update_(opt: Any, model: Any, grad: Any = ...) -> Any:
 
 
 def _whole_tuple(tree: Any, grad: tuple[Any, ...]) -> bool:
+    tree = bare(tree)
     return type(tree) not in (tuple, list) or (len(grad) == 1 != len(tree))
 
 

@@ -84,7 +84,9 @@ def test_throttle_arguments(clock):
     assert a == [1, 3, 4]
     clock.sleep(10)
     f(x=6)
-    assert a == [1, 3, 4, 5]
+    assert a == [1, 3, 4, 5, 6]  # Flux's timer would have run 5 long ago
+    f(7)
+    assert a == [1, 3, 4, 5, 6]
 
 
 def test_throttle_not_leading_nor_trailing_keeps_the_first_call(clock):

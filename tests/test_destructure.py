@@ -1,6 +1,7 @@
 """`destructure` and `modules`: the tests of Optimisers.jl and Flux, and second derivatives on top."""
 
 import io
+import operator
 
 import pytest
 import torch
@@ -9,7 +10,6 @@ from torch import nn
 import fluxtorch as Flux
 from fluxtorch import *
 from fluxtorch.base import abs2, sum
-from fluxtorch.destructure import destructure, modules
 
 
 def f64s(*xs):
@@ -117,13 +117,22 @@ def range_(a, b):
     return torch.arange(float(a), b + 1)
 
 
+def test_where_it_lives():
+    assert Flux.optimisers.destructure is Flux.Optimisers.destructure is Flux.destructure is destructure
+    v, re = Flux.optimisers.destructure(torch.ones(2))
+    assert isinstance(re, Flux.Restructure) and re(v).tolist() == [1, 1]
+
+
 def test_wrong_lengths():
     re = destructure(m7)[1]
     for n in (2, 4):
         with pytest.raises(DimensionMismatch, match=f"Rebuild expected a vector of length 3, got {n}"):
             re(torch.ones(n))
-    with pytest.raises(TypeError, match="expected a vector of length 3, got 3×1 tensor"):
-        re(torch.ones(3, 1))
+    for wrong, got in ((torch.ones(3, 1), "3×1 tensor"), (3, "3"), (None, "None"), (["a"], "list")):
+        with pytest.raises(TypeError, match=f"expected a vector of length 3, got {got}"):
+            re(wrong)
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'flat'"):
+        re()
 
 
 def test_show():
@@ -243,6 +252,16 @@ def test_gradient_of_flatten():
     g9 = gradient(lambda m: destructure(m)[0].sqrt().sum(), m9)[0]
     assert g9.c is None
     assert torch.allclose(g9.b, 0.5 / mat.sqrt())
+
+
+def test_views_made_inside_are_arrays_of_their_own():
+    x = f64s(1, 2, 3)
+    for make, expected in (
+        (lambda v: (v[:2], v[:2]), [4, 8, 0]),
+        (lambda v: nt(a=v[1:], b=(v[1:], v)), [2, 12, 18]),
+    ):
+        (g,) = gradient(lambda v, make=make: abs2(destructure(make(v))[0]).sum(), x)
+        assert g.tolist() == expected
 
 
 def test_gradient_of_flatten_by_a_model():
@@ -398,6 +417,21 @@ def test_flux_issue_1727_of_batch_normalisation():
     assert torch.allclose(dp[3:], torch.zeros(3), atol=1e-5)
 
 
+def test_flux_issue_1826_of_one_of_several_outputs():
+    class Split(Layer):
+        paths: tuple
+
+        def __call__(self, x):
+            return tuple(f(x) for f in self.paths)
+
+    model = Chain(Dense(5, 11), Split((Dense(11, 3), Dense(11, 7))))
+    x, (p, re) = rand32(5, 13), destructure(model)
+    dp = gradient(lambda p: abs2(re(p)(x)[0]).sum(), p)[0]
+    whole = gradient(lambda m: abs2(m(x)[0]).sum(), model)[0]
+    assert whole.layers[1].paths[1] is None
+    assert torch.allclose(dp, torch.cat([destructure(whole)[0], torch.zeros(84)]), rtol=1e-4, atol=1e-4)
+
+
 def test_flux_issue_1767_of_shared_layers():
     class Model(Layer):
         a: Dense
@@ -433,24 +467,9 @@ def test_the_first_state_of_a_recurrent_layer_is_differentiated(kind):
 # -- modules -----------------------------------------------------------------------------------------
 
 
-class Skip(Layer):
-    """Stands in for `SkipConnection`."""
-
-    layers: object
-    connection: object
-
-
-class Norm(Layer):
-    """Stands in for `LayerNorm`: a layer in a layer, and sizes."""
-
-    λ: object
-    diag: Scale
-    size: tuple
-
-
 def test_modules():
-    c, norm = Conv((2, 3), 4 | to | 5, pad=6, stride=7), Norm(identity, Scale(8), (8,))
-    skip = Skip(c, torch.add)
+    c, norm = Conv((2, 3), 4 | to | 5, pad=6, stride=7), LayerNorm(8)
+    skip = SkipConnection(c, operator.add)
     m = Chain(skip, norm)
     found = modules(m)
     assert len(found) == 6
@@ -460,6 +479,7 @@ def test_modules():
     assert found[3] is c
     assert found[4] is norm
     assert found[5] is norm.diag
+    assert len(modules(Parallel(Bilinear((2, 2) | to | 2, torch.sin), Dense(2, 2, torch.abs), Dense(2, 2, abs2)))) == 5
     found = modules(Chain(Dense(2, 3), BatchNorm(3), LSTM(3, 4)))
     assert len(found) == 6
     assert isinstance(found[-1], Flux.LSTMCell)
@@ -468,6 +488,18 @@ def test_modules():
     assert [id(x) for x in modules(m)] == [id(m), id(m.layers), id(d)]
     net = nn.Sequential(nn.Linear(1, 1))
     assert modules(net) == [net, net[0]]
+
+
+def test_a_class_in_a_model_is_a_leaf_and_stays_what_it_is():
+    class Made(Layer):
+        kind: type
+        made: Dense
+
+    m = Made(Dense, Dense(2, 1))
+    assert modules(m) == [m, m.made] and modules(Dense) == []
+    assert destructure(Dense)[0].tolist() == [] and len(destructure(m)[0]) == 3
+    assert state(m).kind == () and testmode_(m) is m
+    assert len(params(m)) == len(params(Dense(2, 1))) == 2
 
 
 def test_a_penalty_over_modules():

@@ -282,7 +282,7 @@ def test_state_has_the_structure_and_the_arrays_of_the_model():
 def test_state_shows_as_in_the_manual():
     m1 = Chain(Dense(1, 2, tanh, init=ones), Dense(2, 1, init=ones))
     assert repr(state(m1)) == (
-        "(layers = ((weight = [1.0; 1.0], bias = [0.0, 0.0], σ = ()), (weight = [1.0 1.0], bias = [0.0], σ = ())),)"
+        "(layers = ((weight = [1.0; 1.0;;], bias = [0.0, 0.0], σ = ()), (weight = [1.0 1.0], bias = [0.0], σ = ())),)"
     )
     assert repr(state(BatchNorm(1))) == (
         "(λ = (), β = [0.0], γ = [1.0], μ = [0.0], σ2 = [1.0], ε = 1.0e-5, momentum = 0.1, "
@@ -571,5 +571,5 @@ def test_loadparams_checks_before_it_copies():
     assert m[0].weight.sum() == 6
     assert m[0].bias.tolist() == [1, 2, 3]
     held = list(params(m))
-    loadparams_(params(m), through_file(list(params(m))))
+    loadparams_(params(m), through_file(params(m)))
     assert all(a is b for a, b in zip(held, params(m), strict=True))

@@ -177,6 +177,21 @@ def test_exp_decay_counts_steps_not_arrays() -> None:
     assert o.eta == o.clip
 
 
+def test_exp_decay_scales_by_its_rate() -> None:
+    o, w, flags = ExpDecay(0.1, 0.1, 10, 1e-4), tensor(0.0, 0.0, 0.0), []
+    for g in some(*[(3,)] * 50):
+        delta = apply_(o, w, g)
+        flags.append(torch.equal(delta, g * o.eta))
+    assert all(flags)
+    assert o.eta == o.clip
+
+
+def test_accumulated_gradients_have_no_step_yet() -> None:
+    o, w = OptimiserChain(optimisers.AccumGrad(2), Descent(0.1)), tensor(1.0)
+    assert apply_(o, w, tensor(1.0)) is None
+    torch.testing.assert_close(apply_(o, w, tensor(3.0)), tensor(0.2))
+
+
 def test_inv_decay() -> None:
     o, W = InvDecay(0.5), tensor(0.0)
     assert [apply_(o, W, tensor(6.0)).item() for _ in range(4)] == pytest.approx([4, 3, 2.4, 2])
@@ -188,6 +203,9 @@ def test_clipping() -> None:
     assert apply_(ClipNorm(1.0), w, g).norm().item() == pytest.approx(1)
     assert apply_(ClipNorm(1e6), w, g).tolist() == g.tolist()
     assert apply_(ClipNorm(1.0), w, tensor(0.0, 0.0, 0.0)).tolist() == [0, 0, 0]
+    assert str(apply_(ClipNorm(1.0), w, tensor(5.0, math.nan, 1.0)).tolist()) == "[5.0, nan, 1.0]"
+    assert str(apply_(ClipNorm(1.0), w, tensor(5.0, math.inf, 1.0)).tolist()) == "[0.0, nan, 0.0]"
+    assert apply_(ClipNorm(1), w.half(), g.half()).dtype is torch.float16
 
 
 def test_ada_belief() -> None:
@@ -336,6 +354,9 @@ def test_train_with_callbacks() -> None:
     assert seen[0] == pytest.approx((start * 0.8).sum().item())
     train_(lambda x: (r * x).sum(), [r], [(1.0,)], Descent(), cb=lambda: seen.append(0))
     assert len(seen) == 3
+    before = r.clone()
+    train_(lambda x: (x * x).sum(), Params([r]), (r,), Descent())  # the datum is the parameter
+    torch.testing.assert_close(r, 0.8 * before)
 
 
 def test_stop_on_nan() -> None:

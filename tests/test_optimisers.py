@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import pickle
+import types
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from torch import nn
 from fluxtorch import functors
 from fluxtorch.errors import DimensionMismatch, DomainError
 from fluxtorch.functors import KeyPath
+from fluxtorch.layers import Chain, Conv, Dense, flatten
 from fluxtorch.namedtuples import nt
 from fluxtorch.optimisers import (
     AbstractRule,
@@ -56,6 +58,8 @@ from fluxtorch.optimisers import (
     update,
     update_,
 )
+from fluxtorch.optimisers.rule import fields_of
+from fluxtorch.pairs import to
 from fluxtorch.zygote import gradient
 
 SINGLE: list[AbstractRule] = [
@@ -155,53 +159,207 @@ def test_same_steps_as_torch(rule: AbstractRule, theirs: Any) -> None:
     assert run(rule) == pytest.approx(p.item(), rel=1e-7)
 
 
-def test_lion() -> None:
-    # By hand: m is 0.3 after the first step (β₂ = 1), then the sign of (β₂ - β₁) g + β₁ m.
-    assert run(Lion(0.1, (0.5, 1.0)), [0.3, -0.2]) == pytest.approx(X - 0.1 + 0.1)
-    # (0.999 - 0.9) * 0.3 + 0.9 * 0.999 * 0.3 > 0, and so on; with β₂ small, m hardly follows.
-    m, x = 0.0, X
-    for g in GRADS:
-        m = 0.2 * g + 0.8 * m
-        x -= 0.1 * math.copysign(1, (0.2 - 0.9) * g + 0.9 * m)
-    assert run(Lion(0.1, (0.9, 0.2))) == pytest.approx(x)
+# Each formula once more, as Optimisers.jl writes it, for one float: what is left of the gradient g at step t.
 
 
-def test_adam_and_its_kin_by_plain_arithmetic() -> None:
-    eta, (b1, b2), eps = 0.1, (0.8, 0.9), 1e-3
-    arguments = (eta, (b1, b2), eps)
-    m = v = before = s = 0.0
-    ma = va = wa = eps
-    radam = oadam = nadam = amsgrad = adabelief = X
+def by_descent(o: Any, x: float, g: float, t: int, s: Any) -> float:
+    return o.eta * g
+
+
+def by_momentum(o: Any, x: float, g: float, t: int, s: Any) -> float:
+    s.v = o.rho * s.v + o.eta * g
+    return s.v
+
+
+def by_nesterov(o: Any, x: float, g: float, t: int, s: Any) -> float:
+    step = -(o.rho**2) * s.v + (1 + o.rho) * o.eta * g
+    s.v = o.rho * s.v - o.eta * g
+    return step
+
+
+def by_rmsprop(o: Any, x: float, g: float, t: int, s: Any) -> float:
+    s.v = o.rho * s.v + (1 - o.rho) * g**2
+    s.m = o.rho * s.m + (1 - o.rho) * g if o.centred else 0.0
+    return g * o.eta / (math.sqrt(s.v - s.m**2) + o.epsilon)
+
+
+def by_rprop(o: Any, x: float, g: float, t: int, s: Any) -> float:
+    s.w = o.eta if t == 1 else s.w
+    if s.m * g > 0:
+        s.w = min(s.w * o.ell[1], o.gamma[1])
+    elif s.m * g < 0:
+        s.w = max(s.w * o.ell[0], o.gamma[0])
+    s.m = 0.0 if s.m * g < 0 else g
+    return s.w * ((s.m > 0) - (s.m < 0))
+
+
+def moments(o: Any, g: float, s: Any) -> None:
+    (b1, b2) = o.beta
+    s.m, s.v = b1 * s.m + (1 - b1) * g, b2 * s.v + (1 - b2) * g**2
+
+
+def by_adam(o: Any, x: float, g: float, t: int, s: Any) -> float:
+    moments(o, g, s)
+    return s.m / (1 - o.beta[0] ** t) / (math.sqrt(s.v / (1 - o.beta[1] ** t)) + o.epsilon) * o.eta
+
+
+def by_lion(o: Any, x: float, g: float, t: int, s: Any) -> float:
+    b1, b2 = o.beta
+    s.m = b2 * g + (1 - b2) * s.m
+    return o.eta * math.copysign(1, (b2 - b1) * g + b1 * s.m)
+
+
+def by_radam(o: Any, x: float, g: float, t: int, s: Any) -> float:
+    moments(o, g, s)
+    b1, b2 = o.beta
     limit = 2 / (1 - b2) - 1
-    rectified = []
-    for t, g in enumerate(GRADS, 1):
-        m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g * g
-        mt, vt = m / (1 - b1**t), v / (1 - b2**t)
+    rho = limit - 2 * t * b2**t / (1 - b2**t)
+    if rho <= 4:
+        return s.m / (1 - b1**t) * o.eta
+    r = math.sqrt((rho - 4) * (rho - 2) * limit / ((limit - 4) * (limit - 2) * rho))
+    return s.m / (1 - b1**t) / (math.sqrt(s.v / (1 - b2**t)) + o.epsilon) * o.eta * r
 
-        rho = limit - 2 * t * b2**t / (1 - b2**t)
-        rectified.append(rho > 4)
-        r = math.sqrt((rho - 4) * (rho - 2) * limit / ((limit - 4) * (limit - 2) * rho)) if rho > 4 else 0
-        radam -= eta * mt * r / (math.sqrt(vt) + eps) if rho > 4 else eta * mt
 
-        step = eta * mt / (math.sqrt(vt) + eps)
-        oadam -= 2 * step - before
-        before = step
+def by_adamax(o: Any, x: float, g: float, t: int, s: Any) -> float:
+    s.m, s.v = o.beta[0] * s.m + (1 - o.beta[0]) * g, max(o.beta[1] * s.v, abs(g))
+    return o.eta / (1 - o.beta[0] ** t) * s.m / (s.v + o.epsilon)
 
-        ahead = b1 * m / (1 - b1 ** (t + 1)) + (1 - b1) * g / (1 - b1**t)
-        nadam -= eta * ahead / (math.sqrt(b2 * vt) + eps)
 
-        ma, va = b1 * ma + (1 - b1) * g, b2 * va + (1 - b2) * g * g
-        wa = max(wa, va)
-        amsgrad -= eta * ma / (math.sqrt(wa) + eps)
+def by_oadam(o: Any, x: float, g: float, t: int, s: Any) -> float:
+    before, s.w = s.w, by_adam(o, x, g, t, s)
+    return 2 * s.w - before
 
-        s = b2 * s + (1 - b2) * (g - m) ** 2 + eps
-        adabelief -= eta * mt / (math.sqrt(s / (1 - b2**t)) + eps)
-    assert len(set(rectified)) == 2
-    assert run(RAdam(*arguments)) == pytest.approx(radam)
-    assert run(OAdam(*arguments)) == pytest.approx(oadam)
-    assert run(NAdam(*arguments)) == pytest.approx(nadam)
-    assert run(AMSGrad(*arguments)) == pytest.approx(amsgrad)
-    assert run(AdaBelief(*arguments)) == pytest.approx(adabelief)
+
+def by_adagrad(o: Any, x: float, g: float, t: int, s: Any) -> float:
+    s.v = (o.epsilon if t == 1 else s.v) + g**2
+    return g * o.eta / (math.sqrt(s.v) + o.epsilon)
+
+
+def by_adadelta(o: Any, x: float, g: float, t: int, s: Any) -> float:
+    s.v = o.rho * s.v + (1 - o.rho) * g**2
+    step = g * math.sqrt(s.w + o.epsilon) / math.sqrt(s.v + o.epsilon)
+    s.w = o.rho * s.w + (1 - o.rho) * step**2
+    return step
+
+
+def by_amsgrad(o: Any, x: float, g: float, t: int, s: Any) -> float:
+    if t == 1:
+        s.m = s.v = s.w = o.epsilon
+    moments(o, g, s)
+    s.w = max(s.w, s.v)
+    return o.eta * s.m / (math.sqrt(s.w) + o.epsilon)
+
+
+def by_nadam(o: Any, x: float, g: float, t: int, s: Any) -> float:
+    moments(o, g, s)
+    b1, b2 = o.beta
+    ahead = b1 * s.m / (1 - b1 * b1**t) + (1 - b1) * g / (1 - b1**t)
+    return ahead / (math.sqrt(s.v * b2 / (1 - b2**t)) + o.epsilon) * o.eta
+
+
+def by_adabelief(o: Any, x: float, g: float, t: int, s: Any) -> float:
+    b1, b2 = o.beta
+    s.m = b1 * s.m + (1 - b1) * g
+    s.v = b2 * s.v + (1 - b2) * (g - s.m) ** 2 + o.epsilon
+    return o.eta * s.m / (1 - b1**t) / (math.sqrt(s.v / (1 - b2**t)) + o.epsilon)
+
+
+def by_accumgrad(o: Any, x: float, g: float, t: int, s: Any) -> float | None:
+    s.m = g / o.n if t % o.n == 1 else s.m + g / o.n
+    return s.m if t % o.n == 0 else None
+
+
+FORMULAS: dict[type, Any] = {
+    Descent: by_descent,
+    Momentum: by_momentum,
+    Nesterov: by_nesterov,
+    RMSProp: by_rmsprop,
+    Rprop: by_rprop,
+    Adam: by_adam,
+    Lion: by_lion,
+    RAdam: by_radam,
+    AdaMax: by_adamax,
+    OAdam: by_oadam,
+    AdaGrad: by_adagrad,
+    AdaDelta: by_adadelta,
+    AMSGrad: by_amsgrad,
+    NAdam: by_nadam,
+    AdaBelief: by_adabelief,
+    AccumGrad: by_accumgrad,
+    WeightDecay: lambda o, x, g, t, s: g + o.lambda_ * x,
+    SignDecay: lambda o, x, g, t, s: g + o.lambda_ * ((x > 0) - (x < 0)),
+    ClipGrad: lambda o, x, g, t, s: max(-o.delta, min(o.delta, g)),
+    ClipNorm: lambda o, x, g, t, s: g * min(o.omega / abs(g), 1),
+}
+
+
+def by_hand(rule: Any, grads: list[float] = GRADS) -> float:
+    rules = rule.opts if isinstance(rule, OptimiserChain) else [rule]
+    states = [types.SimpleNamespace(m=0.0, v=0.0, w=0.0, t=0) for _ in rules]
+    x = X
+    for g in grads:
+        step: float | None = g
+        for o, s in zip(rules, states, strict=True):
+            if step is not None:
+                s.t += 1
+                step = FORMULAS[type(o)](o, x, step, s.t, s)
+        x -= step or 0.0
+    return x
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        *[kind() for kind in FORMULAS if kind is not AccumGrad],
+        RMSProp(centred=True),
+        AdamW(),
+        Descent(0.3),
+        Momentum(0.3, 0.5),
+        Nesterov(0.3, 0.5),
+        RMSProp(0.1, 0.8, 0.1),
+        RMSProp(0.1, 0.8, 0.1, centred=True),
+        Rprop(0.1, (0.4, 1.6), (0.06, 0.2)),
+        Adam(0.1, (0.8, 0.9), 0.1),
+        Lion(0.1, (0.5, 1.0)),
+        Lion(0.1, (0.9, 0.2)),
+        RAdam(0.1, (0.8, 0.9), 0.1),  # after five steps rectified
+        AdaMax(0.1, (0.8, 0.9), 0.1),
+        OAdam(0.1, (0.8, 0.9), 0.1),
+        AdaGrad(0.3, 0.1),
+        AdaDelta(0.8, 0.1),
+        AMSGrad(0.1, (0.8, 0.9), 0.1),
+        AMSGrad(0.1, (0.8, 1.0), 0.1),
+        NAdam(0.1, (0.8, 0.9), 0.1),
+        AdaBelief(0.1, (0.8, 0.9), 0.1),
+        AdamW(0.1, (0.8, 0.9), 0.3, 0.1),
+        OptimiserChain(WeightDecay(0.3), Adam(0.1)),
+        OptimiserChain(SignDecay(0.1), ClipGrad(0.5), Nesterov(0.1), ClipNorm(0.2)),
+        OptimiserChain(AccumGrad(2), WeightDecay(0.1), Adam(0.1)),
+        OptimiserChain(AccumGrad(3), AMSGrad(0.1)),
+    ],
+    ids=repr,
+)
+def test_the_formulas_for_one_float(rule: AbstractRule) -> None:
+    assert run(rule) == pytest.approx(by_hand(rule), rel=1e-12, abs=0)
+
+
+def test_numbers_after_three_steps() -> None:
+    # x = 1 and g = 2, 1, -1 by hand: 1 - 0.1 * 2, and so on; 0.9 is what the earlier velocity keeps.
+    for rule, x in [
+        (Descent(0.1), 1 - 0.2 - 0.1 + 0.1),
+        (Momentum(0.1), 1 - 0.2 - (0.18 + 0.1) - (0.252 - 0.1)),
+        (Nesterov(0.1), 1 - 1.9 * 0.2 - (0.81 * 0.2 + 0.19) - (0.81 * 0.28 - 0.19)),
+        (AdaMax(0.1, (0.5, 0.5)), 1 - 0.1 - 0.1 * (1.0 / 0.75) - 0.0),
+        (Lion(0.1), 1 - 0.1 - 0.1 + 0.1),
+        (Rprop(0.1), 1 - 0.1 - 0.12 - 0.0),
+        (WeightDecay(0.1), ((1 * 0.9 - 2) * 0.9 - 1) * 0.9 + 1),
+        (SignDecay(0.1), 1 - 2.1 - 0.9 + 1.1),
+    ]:
+        w = float64(1.0)
+        tree = setup(rule, w)
+        for g in (2.0, 1.0, -1.0):
+            update_(tree, w, float64(g))
+        assert w.item() == pytest.approx(x, abs=2e-9), rule
 
 
 def test_states_are_those_of_optimisers_jl() -> None:
@@ -418,7 +576,36 @@ def test_printing() -> None:
     assert repr(Leaf(Momentum(0.1), x, frozen=True)) == "Leaf(Momentum(0.1, 0.9), [0.0 0.0], frozen = true)"
 
 
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        (Descent, (0.1,)),
+        (Momentum, (0.01, 0.9)),
+        (Nesterov, (0.001, 0.9)),
+        (RMSProp, (0.001, 0.9, 1e-8, False)),
+        (Rprop, (1e-3, (0.5, 1.2), (1e-6, 50.0))),
+        *[(kind, (0.001, (0.9, 0.999), 1e-8)) for kind in (Adam, RAdam, AdaMax, AMSGrad, NAdam)],
+        (Lion, (0.001, (0.9, 0.999))),
+        (OAdam, (0.001, (0.5, 0.9), 1e-8)),
+        (AdaGrad, (0.1, 1e-8)),
+        (AdaDelta, (0.9, 1e-8)),
+        (AdaBelief, (0.001, (0.9, 0.999), 1e-16)),
+        (WeightDecay, (5e-4,)),
+        (SignDecay, (1e-3,)),
+        (ClipGrad, (10.0,)),
+        (ClipNorm, (10.0, 2.0, True)),
+    ],
+)
+def test_defaults(kind: Any, fields: tuple[Any, ...]) -> None:
+    assert tuple(fields_of(kind()).values()) == fields
+    by_position = kind(*fields[:3])  # the last of RMSProp and ClipNorm are keywords, in Julia too
+    assert by_position == kind(**dict(zip(fields_of(kind()), fields, strict=True))) == kind()
+
+
 def test_fields_and_equality() -> None:
+    assert AdamW(0.1, (0.8, 0.9), 0.2, 1e-7) == AdamW(eta=0.1, beta=(0.8, 0.9), lambda_=0.2, epsilon=1e-7)
+    assert AdamW(0.1, (0.8, 0.9), 0.2, 1e-7) == OptimiserChain(Adam(0.1, (0.8, 0.9), 1e-7), WeightDecay(0.2))
+    assert AdamW() == OptimiserChain(Adam(), WeightDecay(0))
     assert Nesterov(rho=0.8, eta=0.1) == Nesterov(0.1, 0.8) != Nesterov(0.1)
     assert Momentum() != Nesterov(0.01)
     assert AdamW(lambda_=0.3).opts == (Adam(), WeightDecay(0.3))
@@ -445,6 +632,8 @@ def test_fields_and_equality() -> None:
         (lambda: OptimiserChain(Adam), TypeError),
         (lambda: OptimiserChain(ClipGrad(), MixedPrecision(Adam())), ValueError),
         (lambda: setup(Adam, torch.ones(1)), TypeError),
+        (lambda: MixedPrecision(), TypeError),  # type: ignore[call-overload]
+        (lambda: MixedPrecision(0.1, Adam()), TypeError),  # type: ignore[call-overload]
         (lambda: setup(torch.ones(1), Adam()), TypeError),
         (lambda: adjust(RMSProp(), centred=True), ValueError),
         (lambda: adjust(Adam()), TypeError),
@@ -453,6 +642,14 @@ def test_fields_and_equality() -> None:
 def test_bad_rules(make: Any, error: type[Exception]) -> None:
     with pytest.raises(error):
         make()
+
+
+def test_one_array_at_a_time() -> None:
+    state = init(Momentum(), [1.0, 2.0])
+    assert state.tolist() == [0, 0]
+    _, step = apply_(Momentum(0.1), state, torch.ones(2), [4, 5])
+    torch.testing.assert_close(step, torch.tensor([0.4, 0.5]))
+    assert init(Descent(0.1), [1.0, 2, 3]) is None
 
 
 def test_negative_descent_is_ascent() -> None:
@@ -516,12 +713,35 @@ def test_clip_norm_of_any_order(p: float) -> None:
         torch.testing.assert_close(step, x * min(1 / norm, 1))
 
 
-def test_a_bad_norm_changes_nothing() -> None:
-    m = [torch.ones(2), torch.ones(3)]
-    tree = setup(OptimiserChain(WeightDecay(0.1), ClipNorm(), Adam()), m)
+@pytest.mark.parametrize("second", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "rule",
+    [
+        OptimiserChain(WeightDecay(0.1), ClipNorm(), Adam()),
+        OptimiserChain(Momentum(), ClipNorm(), Adam()),
+        OptimiserChain(OptimiserChain(AccumGrad(2), ClipNorm()), Adam()),
+        OptimiserChain(AccumGrad(2), OAdam(), ClipNorm()),
+        MixedPrecision(OptimiserChain(RMSProp(), ClipNorm())),
+    ],
+    ids=repr,
+)
+def test_a_bad_norm_changes_nothing(rule: AbstractRule, second: torch.dtype) -> None:
+    m = [torch.ones(2), torch.ones(3, dtype=second)]
+    tree = setup(rule, m)
+    for _ in range(3):
+        update_(tree, m, [torch.ones(2), torch.ones(3)])
     before = copy.deepcopy((m, tree))
     with pytest.raises(DomainError):
         update_(tree, m, [torch.ones(2), torch.full((3,), math.nan)])
+    assert nt(v=(m, tree)) == nt(v=before)
+    update_(tree, m, [torch.ones(2), torch.ones(3)])
+    adjust_(tree[1], 0.1)  # two rules: two groups
+    update_(tree, m, [torch.ones(2), torch.ones(3)])
+    before = copy.deepcopy((m, tree))
+    with pytest.raises(DomainError):
+        for _ in range(2):
+            update_(tree, m, [torch.full((2,), 0.5), torch.full((3,), math.inf)])
+            before = copy.deepcopy((m, tree))
     assert nt(v=(m, tree)) == nt(v=before)
 
 
@@ -554,6 +774,28 @@ def test_accum_grad() -> None:
     assert m == nt(x=[1.0], y=[2.0])
     update_(s, m, nt(x=[0], y=[444]))
     torch.testing.assert_close((m.x, m.y), (torch.tensor([-0.651]), torch.tensor([-20.202002])))
+
+
+def test_a_bad_gradient_does_not_spoil_the_mean() -> None:
+    x = torch.zeros(2)
+    s = setup(OptimiserChain(AccumGrad(2), ClipNorm(), Descent(1.0)), x)
+    update_(s, x, torch.tensor([1.0, 2.0]))
+    before = copy.deepcopy(s)
+    with pytest.raises(DomainError):
+        update_(s, x, torch.tensor([math.nan, 0.0]))
+    assert s == before
+    update_(s, x, torch.tensor([3.0, 0.0]))
+    assert x.tolist() == [-2, -1]
+
+
+def test_accum_grad_goes_on_after_each_round() -> None:
+    g = torch.rand(4, 5, generator=generator())
+    x = x0 = torch.rand(5, generator=generator())
+    tree, xs = setup(OptimiserChain(AccumGrad(3), Descent(0.01)), x0), []
+    for k in range(4):
+        tree, x = update(tree, x, g[k])
+        xs.append(x)
+    torch.testing.assert_close(xs, [x0, x0, x0 - 0.01 * g[:3].sum(0) / 3, xs[2]])
 
 
 def test_mixed_precision() -> None:
@@ -684,6 +926,128 @@ def test_ties() -> None:
     torch.testing.assert_close(m4[0], float64(1, 2) - 0.7)
     s5 = pickle.loads(pickle.dumps(s))
     assert s5[0] is s5[1][1]
+
+
+def test_ties_by_name() -> None:
+    thrice = torch.tensor([3.0])
+    model = nt(a=nt(x=thrice, y=[4.0, 5, 6], z=True), b=(nt(m=(0, 1, thrice)),), c=nt(x=[7.0, 8], y=thrice))
+    tree = setup(Momentum(0.1, 0.9), model)
+    assert tree.a.x is tree.b[0].m[2] is tree.c.y
+    adjust_(tree, 0.2)
+    assert tree.a.x.rule == tree.a.y.rule == Momentum(0.2, 0.9)
+
+    def loss(m: Any) -> Any:
+        return sum((2 * x**2).sum() for x in (m.a.x, m.a.y, m.b[0].m[2], m.c.x, m.c.y))
+
+    _, m2 = update(tree, model, gradient(loss, model)[0])
+    assert m2.a.x is m2.b[0].m[2] is m2.c.y
+    torch.testing.assert_close(m2.a.x, torch.tensor([3 - 0.2 * 3 * 12]))
+    _, m3 = update(tree, model, gradient(lambda m: (2 * m.a.x**2 + 2 * m.c.y**2).sum(), model)[0])
+    assert m3.a.x is m3.b[0].m[2] is m3.c.y
+    torch.testing.assert_close(m3.a.x, torch.tensor([3 - 0.2 * 2 * 12]))
+
+
+def test_transposes_are_tied() -> None:
+    mat = float64([1, 2, 3], [4, 5, 6])
+    model = nt(m=mat, f=torch.log, t=mat.T, v=float64(7, 8, 9))
+    grad = gradient(lambda m: (m.m @ m.f(m.t @ float64(1, 0.1) + m.v)).square().sum(), model)[0]
+    dm = grad.m + grad.t.T
+    state = setup(Descent(0.1), model)
+    assert state.t.parent is state.m
+    assert repr(state.t) == "(parent = Leaf(Descent(0.1), nothing),)"
+    _, m2 = update(state, model, grad)
+    assert m2.t.data_ptr() == m2.m.data_ptr()
+    torch.testing.assert_close((m2.m, m2.t), (mat - 0.1 * dm, (mat - 0.1 * dm).T))
+    clipped = OptimiserChain(ClipGrad(10), Descent(0.1), ClipGrad(10))
+    _, m2 = update(setup(clipped, model), model, grad)
+    torch.testing.assert_close(m2.m, mat - 0.1 * dm.clamp(-10, 10))
+    _, m2 = update(state, model, nt(m=None, f=None, t=[[1, 2], [3, 4], [5, 6]], v=None))
+    torch.testing.assert_close(m2.m, mat - 0.1 * float64([1, 3, 5], [2, 4, 6]))
+    torch.testing.assert_close(m2.t, m2.m.T)
+    with pytest.raises(DimensionMismatch, match="for t is a 2×3"):
+        update(state, model, nt(m=None, f=None, t=mat, v=None))
+
+    three = nt(a=mat.T, b=mat, c=mat.T, d=4.0)
+    grad = gradient(lambda m: (m.a @ (m.b @ (m.c @ float64(0.1, 1) + m.d) - m.d)).square().sum(), three)[0]
+    state, before = setup(Adam(0.1), three), mat.clone()
+    alone = before.clone()
+    tree = setup(Adam(0.1), alone)
+    for g in (grad, nt(a=None, b=grad.b, c=None, d=None), nt(a=None, b=None, c=grad.c, d=None)):
+        update_(state, three, g)
+        update_(tree, alone, sum(v if v.shape == mat.shape else v.T for v in (g.a, g.b, g.c) if v is not None))
+    torch.testing.assert_close((three.a, three.b, three.c), (alone.T, alone, alone.T))
+    freeze_(state.b)
+    assert state.a.frozen
+    adjust_(state.c, 0.5)
+    assert state.a.rule.eta == 0.5
+
+    square, images = float64([1, 2], [3, 4]), torch.randn(2, 1, 3, 4)
+    for x, y, back in [(square, square.T, (1, 0)), (images, images.permute(3, 1, 0, 2), (2, 1, 3, 0))]:
+        kept, g = x.clone(), torch.randn(y.shape, dtype=y.dtype)
+        pair = setup(Momentum(1.0), [x, y])
+        update_(pair, [x, y], [None, g])
+        torch.testing.assert_close((kept - x, pair[0].state), (g.permute(back),) * 2)
+    assert setup(Descent(), [square, square[:1], square.flatten()])[1:] == [Leaf(Descent(), None)] * 2  # not the same
+
+
+def test_the_tied_autoencoder_of_the_manual() -> None:
+    enc = Chain(Dense(40 | to | 20, torch.tanh), Dense(20 | to | 10))
+    dec = Chain(Dense(enc[0].weight.T, True, torch.tanh), Dense(enc[1].weight.T, True, torch.tanh))
+    model = Chain(enc=enc, dec=dec)
+    st = setup(Adam(), model)
+    assert st.layers.enc.layers[0].weight is st.layers.dec.layers[0].weight.parent
+    update_(st, model, gradient(lambda m: m.layers.dec[0].weight.sum(), model)[0])
+    assert torch.equal(enc[0].weight.T, dec[0].weight)
+
+
+def test_freezing_and_adjusting_as_in_the_manual() -> None:
+    x = torch.randn(28, 28, 1, 1, generator=generator())
+    net = Chain(Conv((3, 3), 1 | to | 3, stride=2, bias=False), flatten, Dense(507 | to | 2, torch.relu))
+    opt = setup(Momentum(), net)
+    freeze_(opt.layers[2])
+    assert repr(opt.layers[2].bias) == "Leaf(Momentum(0.01, 0.9), [0.0, 0.0], frozen = true)"
+    update_(opt, net, gradient(lambda m: m(x).sum() + m[2].bias.sum(), net)[0])
+    assert net[2].bias.tolist() == [0, 0]
+    thaw_(opt)
+    assert repr(opt.layers[2].bias) == "Leaf(Momentum(0.01, 0.9), [0.0, 0.0])"
+    adjust_(opt, 0.03)
+    adjust_(opt.layers[2], 0.04)
+    adjust_(opt, rho=0.95)
+    assert opt.layers[0].weight.rule == Momentum(0.03, 0.95)
+    assert opt.layers[2].bias.rule == Momentum(0.04, 0.95)
+    assert opt.layers[0].bias == ()
+
+
+def test_adjusting_as_in_the_docstring() -> None:
+    m = nt(vec=[0.5, 0.25], fun=torch.sin)
+    st = setup(Nesterov(), m)
+    assert repr(st) == "(vec = Leaf(Nesterov(0.001, 0.9), [0.0, 0.0]), fun = ())"
+    st, m = update(st, m, nt(vec=[16, 88], fun=None))
+    assert repr(st) == "(vec = Leaf(Nesterov(0.001, 0.9), [-0.016, -0.088]), fun = ())"
+    adjust_(st, 0.123)
+    assert repr(st) == "(vec = Leaf(Nesterov(0.123, 0.9), [-0.016, -0.088]), fun = ())"
+    assert list(fields_of(Adam())) == ["eta", "beta", "epsilon"]
+    st2 = setup(OptimiserChain(ClipGrad(), Adam()), m)
+    state = "(nothing, ([0.0, 0.0], [0.0, 0.0], (0.9, 0.999)))"
+    assert repr(st2.vec) == f"Leaf(OptimiserChain(ClipGrad(10.0), Adam(0.001, (0.9, 0.999), 1.0e-8)), {state})"
+    assert repr(adjust(st2, beta=(0.777, 0.909), delta=11.1).vec) == (
+        f"Leaf(OptimiserChain(ClipGrad(11.1), Adam(0.001, (0.777, 0.909), 1.0e-8)), {state})"
+    )
+    assert repr(adjust(st, beta="no such field")) == repr(st)
+
+
+def test_update_as_in_the_docstring() -> None:
+    m = nt(x=[1.0, 2.0], y=[4.0, 5.0])
+    t = setup(Momentum(1 / 30, 0.9), m)
+    assert repr(t.y) == "Leaf(Momentum(0.0333333, 0.9), [0.0, 0.0])"
+    g = gradient(lambda m: ((m.x + m.y) ** 2).sum(), m)[0]
+    assert g == nt(x=[10.0, 14.0], y=[10.0, 14.0])
+    t2, m2 = update_(t, m, g)
+    torch.testing.assert_close(
+        (m2.x, m2.y), (torch.tensor([0.6666666, 1.5333333]), torch.tensor([3.6666667, 4.5333333]))
+    )
+    assert m2.x is m.x
+    assert t == t2
 
 
 def test_a_leaf_at_two_places_ties_them() -> None:
@@ -825,6 +1189,7 @@ def test_trainables() -> None:
         (nt(a=[1, 1, 1], b=None), DimensionMismatch, "for a is a 3-element"),
         (nt(a=1.0, b=None), DimensionMismatch, "for a is a 0-dim"),
         (nt(a="x", b=None), ValueError, "for a must be an array"),
+        (nt(a=torch.ones(2) * 1j, b=None), ValueError, "for a is complex"),
         (nt(a=[1, 1], b=([1, 1],)), ValueError, "1 entries for a tuple of 2"),
         (nt(a=[1, 1]), ValueError, "has no 'b'"),
         (nt(layers=[1, 1]), ValueError, "has no 'a'"),

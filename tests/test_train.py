@@ -32,9 +32,10 @@ from fluxtorch.optimisers import (
     RAdam,
     RMSProp,
     WeightDecay,
+    trainables,
 )
 from fluxtorch.train import setup, skip, stop, train_, trainstep_, trainstep_withgradient_, update_
-from fluxtorch.zygote import Params, gradient
+from fluxtorch.zygote import Params, gradient, params
 
 
 def tensor(*numbers: Any) -> torch.Tensor:
@@ -209,6 +210,11 @@ def test_whole_tuples_of_gradients() -> None:
         with pytest.warns(UserWarning, match=r"grads\[0\]"):
             update_(tree, model, grads)
         assert (model if isinstance(model, torch.Tensor) else model[0]).tolist() == [0, 0]
+    w = [torch.eye(2), 2 * torch.eye(2)]  # the loop in the manual's "Composing Optimisers"
+    opt_state = setup(OptimiserChain(WeightDecay(1e-4), Descent()), w)
+    with pytest.warns(UserWarning, match=r"grads\[0\]"):
+        update_(opt_state, w, gradient(lambda w: F.mse_loss(w[0] @ torch.ones(2), w[1] @ torch.ones(2)), w))
+    torch.testing.assert_close(w[0], (1 - 1e-5) * torch.eye(2) + 0.1)
     pair = (torch.ones(1), torch.ones(1))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -227,11 +233,20 @@ def test_weight_decay_is_l2_regularisation() -> None:
     def regularised(m: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return loss(m, x, y) + 0.33 * ((m.weight**2).sum() / 2 + (m.bias**2).sum() / 2)
 
-    model, other = copy.deepcopy(start), copy.deepcopy(start)
+    def by(collect: Any) -> Any:
+        return lambda m, x, y: loss(m, x, y) + 0.33 * sum((p**2).sum() / 2 for p in collect(m))
+
+    model = copy.deepcopy(start)
     train_(regularised, model, data, setup(Adam(0.1), model))
-    train_(loss, other, data, setup(OptimiserChain(WeightDecay(0.33), Adam(0.1)), other))
-    torch.testing.assert_close((model.weight, model.bias), (other.weight, other.bias))
     assert not torch.allclose(model.weight, start.weight)
+    for same, rule in [
+        (by(params), Adam(0.1)),
+        (by(trainables), Adam(0.1)),
+        (loss, OptimiserChain(WeightDecay(0.33), Adam(0.1))),
+    ]:
+        other = copy.deepcopy(start)
+        train_(same, other, data, setup(rule, other))
+        torch.testing.assert_close((model.weight, model.bias), (other.weight, other.bias))
 
 
 def test_stop_and_skip_in_the_explicit_style() -> None:

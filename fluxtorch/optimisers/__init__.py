@@ -2,6 +2,7 @@
 
 from fluxtorch.functors import trainable
 from fluxtorch.optimisers.adjust import adjust, adjust_, freeze_, thaw_
+from fluxtorch.optimisers.flatten import Restructure, destructure
 from fluxtorch.optimisers.interface import Leaf, isnumeric, setup, trainables, update, update_
 from fluxtorch.optimisers.rule import AbstractRule, apply_, init
 from fluxtorch.optimisers.rules import (
@@ -53,12 +54,14 @@ __all__ = [
     "OptimiserChain",
     "RAdam",
     "RMSProp",
+    "Restructure",
     "Rprop",
     "SignDecay",
     "WeightDecay",
     "adjust",
     "adjust_",
     "apply_",
+    "destructure",
     "freeze_",
     "init",
     "isnumeric",

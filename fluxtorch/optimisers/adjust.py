@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
+
+import torch
 
 from fluxtorch.arrays import summary
 from fluxtorch.functors import _items
 from fluxtorch.namedtuples import NamedTuple
-from fluxtorch.optimisers.interface import Leaf, copied
+from fluxtorch.optimisers.interface import Leaf, Transposed, copied
 from fluxtorch.optimisers.rule import AbstractRule
+from fluxtorch.optimisers.torch_optim import TorchRule, bare, no_copy
 
 __all__ = ["adjust", "adjust_", "freeze_", "thaw_"]
 
@@ -18,9 +20,10 @@ def adjust_(tree: Any, eta: float | None = None, **fields: Any) -> None:
     """Changes the rules in the state tree `tree`, or in a part of one, and keeps their states.
 
     A number is the learning rate; other fields go by name: `adjust_(tree, beta=(0.8, 0.99))`. Rules
-    inside a chain change too; those that don't have such a field stay as they are. Raises
-    `DomainError` for a negative learning rate, `ValueError` if `tree` is no state tree, and
-    `TypeError` if nothing is to be changed; then nothing is.
+    inside a chain change too; those that don't have such a field stay as they are. In the tree of a
+    torch optimizer, names are torch's (`lr`, `betas`), and one that it doesn't have is a `TypeError`.
+    Raises `DomainError` for a negative learning rate, `ValueError` if `tree` is no state tree, or a
+    part of a torch optimizer's, and `TypeError` if nothing is to be changed; then nothing is.
 
     >>> from fluxtorch.optimisers import Nesterov, setup
     >>> import torch
@@ -30,13 +33,25 @@ def adjust_(tree: Any, eta: float | None = None, **fields: Any) -> None:
     (Leaf(Nesterov(0.123, 0.9), [0.0, 0.0]), ())
     """
     fields = _fields(eta, fields)
-    new: dict[int, tuple[AbstractRule, AbstractRule]] = {}  # leaves that share a rule go on sharing one
-    leaves = list(_leaves(tree, "adjust_"))
-    for leaf in leaves:
-        if id(leaf.rule) not in new:
-            new[id(leaf.rule)] = leaf.rule, leaf.rule.adjusted(**fields)
-    for leaf in leaves:
-        leaf.rule = new[id(leaf.rule)][1]
+    together: dict[int, list[Leaf]] = {}  # leaves that share a rule go on sharing one
+    for leaf in _leaves(tree, "adjust_"):
+        together.setdefault(id(leaf.rule), []).append(leaf)
+    news: list[tuple[list[Leaf], AbstractRule]] = []
+    changes: list[tuple[dict[str, Any], str, Any]] = []
+    for leaves in together.values():
+        rule = leaves[0].rule
+        if isinstance(rule, TorchRule):
+            changes += rule.changes(len(leaves), **fields)
+        else:
+            news.append((leaves, rule.adjusted(**fields)))
+    for leaves, rule in news:
+        for leaf in leaves:
+            leaf.rule = rule
+    for group, name, value in changes:
+        if isinstance(group[name], torch.Tensor):  # compiled steps hold that very one
+            group[name].fill_(value)
+        else:
+            group[name] = value
 
 
 def adjust(tree: Any, eta: float | None = None, **fields: Any) -> Any:
@@ -48,7 +63,8 @@ def adjust(tree: Any, eta: float | None = None, **fields: Any) -> Any:
     """
     if isinstance(tree, AbstractRule):
         return tree.adjusted(**_fields(eta, fields))
-    list(_leaves(tree, "adjust"))
+    if any(isinstance(leaf.rule, TorchRule) for leaf in _leaves(tree, "adjust")):
+        no_copy(tree)
     tree = copied(tree)
     adjust_(tree, eta, **fields)
     return tree
@@ -74,7 +90,7 @@ def freeze_(tree: Any) -> None:
     >>> t
     (Leaf(Momentum(0.01, 0.9), [0.0], frozen = true), Leaf(Momentum(0.01, 0.9), [0.0, 0.0]))
     """
-    for leaf in list(_leaves(tree, "freeze_")):
+    for leaf in _leaves(tree, "freeze_"):
         leaf.frozen = True
 
 
@@ -88,17 +104,25 @@ def thaw_(tree: Any) -> None:
     >>> t
     [Leaf(Momentum(0.01, 0.9), [0.0])]
     """
-    for leaf in list(_leaves(tree, "thaw_")):
+    for leaf in _leaves(tree, "thaw_"):
         leaf.frozen = False
 
 
-def _leaves(tree: Any, name: str) -> Iterator[Leaf]:
-    if isinstance(tree, Leaf):
-        yield tree
-    elif type(tree) in (tuple, list, dict, NamedTuple):
-        for _, kid in _items(tree):
-            yield from _leaves(kid, name)
-    else:
-        raise ValueError(
-            f"{name} must not be applied to a model, only to the state tree from setup; got {summary(tree)}"
-        )
+def _leaves(tree: Any, name: str) -> list[Leaf]:
+    """The leaves of `tree`, each once."""
+    found: dict[int, Leaf] = {}
+
+    def visit(tree: Any) -> None:
+        tree = tree.parent if isinstance(tree, Transposed) else bare(tree)
+        if isinstance(tree, Leaf):
+            found[id(tree)] = tree
+        elif type(tree) in (tuple, list, dict, NamedTuple):
+            for _, kid in _items(tree):
+                visit(kid)
+        else:
+            raise ValueError(
+                f"{name} must not be applied to a model, only to the state tree from setup; got {summary(tree)}"
+            )
+
+    visit(tree)
+    return list(found.values())

@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 from fluxtorch.arrays import array, summary
-from fluxtorch.errors import DimensionMismatch
+from fluxtorch.errors import DimensionMismatch, DomainError
 from fluxtorch.functors import KeyPath, _items, _like, children, fmap, trainable
 from fluxtorch.namedtuples import NamedTuple
 from fluxtorch.optimisers.rule import AbstractRule, explicit
+from fluxtorch.optimisers.torch_optim import TorchRule, TorchTree, bare, is_factory
 from fluxtorch.printing import show
 from fluxtorch.zygote.tracked import Tracked
 
@@ -23,6 +24,8 @@ __all__ = ["Leaf", "isnumeric", "setup", "trainables", "update", "update_"]
 @dataclasses.dataclass(eq=False, repr=False)
 class Leaf:
     """A rule with its state for one tensor of a model; a tensor at several places has one leaf at all of them.
+
+    At the place of a transposed view of that tensor, such as `W.T`, the leaf is the tree's `parent`.
 
     >>> from fluxtorch.optimisers import Momentum
     >>> Leaf(Momentum(0.1, 0.9), torch.zeros(1, 2))
@@ -42,6 +45,17 @@ class Leaf:
 
     def __repr__(self) -> str:
         return f"Leaf({self.rule!r}, {show(self.state, compact=True)}{', frozen = true' if self.frozen else ''})"
+
+
+@dataclasses.dataclass(eq=False, repr=False)
+class Transposed:
+    """In the place of a tensor whose memory has its leaf elsewhere: `parent` is that leaf, by the tensor's `axes`."""
+
+    parent: Leaf
+    axes: tuple[int, ...]
+
+    def __repr__(self) -> str:
+        return f"(parent = {self.parent!r},)"
 
 
 def isnumeric(x: Any) -> bool:
@@ -65,28 +79,41 @@ def setup(rule: Any, model: Any) -> Any:
     it changes. Warns if there is nothing to train. Raises `TypeError` for what is no rule, and
     `ValueError` for an array that can't be changed in place because its numbers share their memory.
 
+    In the place of a rule, `torch.optim.AdamW` or any other class of torch's optimizers will do, or a
+    function that makes one of a list of tensors: `lambda ps: torch.optim.SGD(ps, lr=0.1)`. It is then
+    the tree's attribute `optimizer`, to which a `torch.optim.lr_scheduler` may be attached; it sees
+    gradients only during a step, and leaves those in `.grad` alone. `adjust_` takes its own names
+    (`lr`), and only the whole tree; `update` and `adjust`, which would copy it, raise `TypeError`.
+
     >>> from fluxtorch.optimisers import Momentum
     >>> setup(Momentum(), NamedTuple(x=torch.zeros(3), y=(True, False), z=torch.tanh))
     (x = Leaf(Momentum(0.01, 0.9), [0.0, 0.0, 0.0]), y = ((), ()), z = ())
     """
-    rule = explicit(rule)
-    leaves: dict[int, tuple[Any, Leaf]] = {}
-    tree = _setup(rule, model, leaves, set())
+    leaves: dict[Any, tuple[Any, Leaf]] = {}
+    if is_factory(rule):
+        theirs = TorchRule()
+        tree = _setup(theirs, model, leaves, set())
+        return TorchTree(theirs.start(rule, [x for x, _ in leaves.values()]), tree)
+    tree = _setup(explicit(rule), model, leaves, set())
     if not leaves:
         warnings.warn("setup found no trainable parameters in this model", stacklevel=2)
     return tree
 
 
-def _setup(rule: AbstractRule, x: Any, leaves: dict[int, tuple[Any, Leaf]], above: set[int]) -> Any:
+def _setup(rule: AbstractRule, x: Any, leaves: dict[Any, tuple[Any, Leaf]], above: set[int]) -> Any:
     if isnumeric(x):
-        if id(x) not in leaves:
+        memory = _memory(x)
+        if memory not in leaves:
             if any(step == 0 and n > 1 for step, n in zip(x.stride(), x.shape, strict=True)):
                 raise ValueError(
                     f"the model must be fully mutable, and a {summary(x)} in it has numbers that share their memory"
                 )
             with torch.no_grad():
-                leaves[id(x)] = x, Leaf(rule, rule.init(x))
-        return leaves[id(x)][1]
+                leaves[memory] = x, Leaf(rule, rule.init(x))
+        first, leaf = leaves[memory]
+        if first.shape == x.shape and first.stride() == x.stride():
+            return leaf
+        return Transposed(leaf, _axes(first, x))
     if id(x) in above:
         return ()
     above.add(id(x))
@@ -94,6 +121,23 @@ def _setup(rule: AbstractRule, x: Any, leaves: dict[int, tuple[Any, Leaf]], abov
     tree = _like(kids, [_setup(rule, kid, leaves, above) for _, kid in _items(kids)])
     above.discard(id(x))
     return tree
+
+
+def _memory(x: torch.Tensor) -> Any:
+    """The same for a tensor and for a transposed view of it."""
+    if x.numel() == 0 or x.layout is not torch.strided or x.data_ptr() == 0:
+        return id(x)
+    return x.dtype, x.data_ptr(), x.ndim, tuple([(x.stride(i), x.shape[i]) for i in _order(x) if x.shape[i] > 1])
+
+
+def _order(x: torch.Tensor) -> list[int]:
+    """The axes of `x` as its memory has them; those of one entry are last."""
+    return sorted(range(x.ndim), key=lambda i: (x.shape[i] == 1, -x.stride()[i]))
+
+
+def _axes(x: torch.Tensor, y: torch.Tensor) -> tuple[int, ...]:
+    """The axes of `y`, a transposed view of `x`, as `x` has them: by these, `permute` makes `x` of `y`."""
+    return tuple([axis for _, axis in sorted(zip(_order(x), _order(y), strict=True))])
 
 
 def _trainable(x: Any) -> Any:
@@ -145,23 +189,36 @@ def leaves_at(tree: Any, place: Any, n: int) -> list[Leaf] | None:
         kids = list(vars(t).values()) if type(t) is NamedTuple else t
         return isinstance(kids, (tuple, list)) and len(kids) == len(p[1]) and all(map(visit, kids, p[1]))
 
-    if not visit(tree, place) or any(leaf is None for leaf in found) or len(set(map(id, found))) < n:
+    if not visit(bare(tree), place) or any(leaf is None for leaf in found) or len(set(map(id, found))) < n:
         return None
     return found
 
 
 def step_all_(entries: Any) -> None:
-    """Steps the leaf, tensor and gradient of each entry, all those at once that one kernel can take."""
+    """Steps the leaf, tensor and gradient of each entry, all those at once that one kernel can take.
+
+    When a rule refuses one of the gradients, nothing is changed.
+    """
     groups: dict[Any, list[Any]] = {}
     for entry in entries:
         leaf, x, _ = entry
-        groups.setdefault((id(leaf.rule), x.dtype, x.device), []).append(entry)
-    for group in groups.values():
-        leaves, xs, dxs = zip(*group, strict=True)
-        states = [leaf.state for leaf in leaves]
-        _check_device(states[0], xs[0])
-        for leaf, state in zip(leaves, leaves[0].rule.step_(states, xs, dxs), strict=True):
+        key = () if leaf.rule.whole else (x.dtype, x.device)
+        groups.setdefault((id(leaf.rule), *key), []).append(entry)
+    before: list[Any] = []
+    if any(group[0][0].rule.may_raise(late=len(groups) == 1) for group in groups.values()):
+        before = [(leaf, copied(leaf.state), x, x.clone()) for group in groups.values() for leaf, x, _ in group]
+    try:
+        for group in groups.values():
+            leaves, xs, dxs = zip(*group, strict=True)
+            states = [leaf.state for leaf in leaves]
+            _check_device(states[0], xs[0])
+            for leaf, state in zip(leaves, leaves[0].rule.step_(states, xs, dxs), strict=True):
+                leaf.state = state
+    except DomainError:
+        for leaf, state, x, old in before:
             leaf.state = state
+            x.copy_(old)
+        raise
 
 
 def _check_device(state: Any, x: torch.Tensor) -> None:
@@ -180,6 +237,7 @@ def _pair(tree: Any, x: Any, grad: Any, model: Any, found: dict[int, list[Any]],
     """Puts a leaf, its tensor and the sum of its gradients into `found`, for each leaf of `tree` that has one."""
     if grad is None:
         return
+    tree = bare(tree)
     if type(tree) is Leaf:
         if tree.frozen:
             return
@@ -191,9 +249,12 @@ def _pair(tree: Any, x: Any, grad: Any, model: Any, found: dict[int, list[Any]],
             found[id(tree)] = [tree, x, dx]
         else:
             entry[2] = entry[2] + dx
-            if entry[1] is not x and all(x is not other for _, other in ties):
+            if entry[1].data_ptr() != x.data_ptr() and all(x is not other for _, other in ties):
                 ties.append((entry[1], x))
         return
+    if type(tree) is Transposed and isinstance(x, torch.Tensor):
+        dx = fit(grad, x, model).permute(tree.axes)
+        return _pair(tree.parent, x.permute(tree.axes), dx, model, found, ties)
     if type(tree) is tuple and not tree:
         return
     kids = x if type(x) is NamedTuple else children(x)
@@ -252,6 +313,8 @@ def fit(dx: Any, x: torch.Tensor, model: Any = None) -> Any:
             f"the gradient{_place(x, model)} is a {summary(dx)}, and the parameter is a {summary(x)}"
         )
     if dx.dtype is not x.dtype:
+        if dx.is_complex() and not x.is_complex():
+            raise ValueError(f"the gradient{_place(x, model)} is complex, and the parameter is a {summary(x)}")
         dx = dx.to(x.dtype)
     if dx.layout is not torch.strided:
         dx = dx.to_dense()
@@ -279,11 +342,14 @@ def update(tree: Any, model: Any, grad: Any) -> tuple[Any, Any]:
 
 def copied(x: Any) -> Any:
     """`x` with copies of its tensors in their places; what is tied stays tied."""
+    copies: dict[Any, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def copy(v: Any) -> Any:
         if not isinstance(v, torch.Tensor):
             return v
-        new = v.detach().clone()
+        first, new = copies.setdefault(_memory(v), (v, v.detach().clone()))
+        if first is not v:
+            new = new.detach().permute(_axes(v, first))
         return (
             nn.Parameter(new, v.requires_grad) if isinstance(v, nn.Parameter) else new.requires_grad_(v.requires_grad)
         )
@@ -308,7 +374,7 @@ def trainables(x: Any, path: bool = False) -> list[Any]:
         if isnumeric(x):
             found.setdefault(id(x), (where, x))
         elif id(x) not in above:
-            kids = trainable(x)
+            kids = _trainable(x)  # in the order of the fields
             alive.append(kids)
             for key, kid in _items(kids):
                 visit(kid, KeyPath(where, key), (*above, id(x)))

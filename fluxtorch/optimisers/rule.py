@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from typing_extensions import Self, dataclass_transform
 
-from fluxtorch.arrays import summary
+from fluxtorch.arrays import array, summary
 from fluxtorch.errors import DomainError
 from fluxtorch.namedtuples import NamedTuple
 from fluxtorch.printing import show
@@ -50,6 +50,8 @@ class AbstractRule:
 
     # Does `apply_` do with only such methods of a tensor as `Tensors` has too?
     grouped = False
+    # Does `step_` take tensors of several element types and devices together?
+    whole = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -101,6 +103,10 @@ class AbstractRule:
             torch._foreach_sub_([xs[i] for i in given], [steps[i] for i in given])
         return states
 
+    def may_raise(self, late: bool) -> bool:
+        """Does the rule refuse some gradients: with `late`, only after it has changed something?"""
+        return False
+
     def explicit(self) -> AbstractRule:
         """The rule that `setup` puts into the state tree for this one."""
         return self
@@ -113,9 +119,6 @@ class AbstractRule:
         if dataclasses.is_dataclass(new):
             new.__post_init__()
         return new
-
-    def functor(self) -> tuple[tuple[()], Any]:
-        return (), lambda _: self
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, AbstractRule):
@@ -156,10 +159,10 @@ def init(rule: AbstractRule, x: torch.Tensor) -> Any:
     """The state of `rule` for the tensor `x` before the first step, in tensors of `x`'s size; None if it needs none.
 
     >>> from fluxtorch.optimisers import Descent, Momentum
-    >>> init(Descent(), torch.ones(2)), init(Momentum(), torch.ones(2))
+    >>> init(Descent(), torch.ones(2)), init(Momentum(), [1.0, 2.0])
     (None, tensor([0., 0.]))
     """
-    return rule.init(x)
+    return rule.init(array(x))
 
 
 def apply_(rule: AbstractRule, state: Any, x: torch.Tensor, dx: torch.Tensor) -> tuple[Any, Any]:
@@ -168,18 +171,19 @@ def apply_(rule: AbstractRule, state: Any, x: torch.Tensor, dx: torch.Tensor) ->
     May write into `state`; neither `x` nor `dx` is changed.
 
     >>> from fluxtorch.optimisers import Descent
-    >>> apply_(Descent(0.1), None, torch.tensor([1.0, 2.0]), torch.tensor([4.0, 5.0]))
-    (None, tensor([0.4000, 0.5000]))
+    >>> apply_(Descent(0.1), None, torch.tensor([1.0, 2.0, 3.0]), [4, 5, 6])
+    (None, tensor([0.4000, 0.5000, 0.6000]))
     """
+    x, dx = array(x), array(dx)
     with torch.no_grad():
-        return rule.apply_(state, x, dx)
+        return rule.apply_(state, x, dx.to(x.dtype))
 
 
 def explicit(rule: Any) -> AbstractRule:
     """`rule` as what a state tree holds. Raises `TypeError` for what is no rule, or has no such form."""
     if isinstance(rule, AbstractRule):
         return rule.explicit()
-    if isinstance(rule, type):
+    if isinstance(rule, type) and hasattr(rule, "apply_"):
         raise TypeError(f"expected a rule, such as {rule.__name__}(), and got the class {rule.__name__} itself")
     if callable(getattr(rule, "apply_", None)):
         raise TypeError(

@@ -237,7 +237,7 @@ class Adam(AbstractRule):
         if powers.count(powers[0]) != len(powers):
             return _apart(self.step_, states, xs, dxs)
         gs = _dense_like(xs, dxs, ms)
-        if gs is None:
+        if gs is None or 1.0 in self.beta:  # 1 - β^∞ isn't 1 then
             return super().step_(states, xs, dxs)
         scale, epsilon = self._scales(powers[0])
         _fused_adam(xs, gs, ms, vs, [], scale, self.beta, epsilon)
@@ -421,7 +421,7 @@ class AMSGrad(AbstractRule):
     def step_(self, states: States, xs: Arrays, dxs: Arrays) -> States:
         ms, vs, ws = zip(*states, strict=True)
         gs = _dense_like(xs, dxs, ms)
-        if gs is None:
+        if gs is None or 1.0 in self.beta:  # 1 - β^∞ isn't 1 then
             return super().step_(states, xs, dxs)
         _fused_adam(xs, gs, ms, vs, ws, self.eta, self.beta, self.epsilon)
         return states
@@ -570,6 +570,9 @@ class ClipNorm(AbstractRule):
                 raise DomainError(f"gradient has {self.p}-norm {norms[i].item()}, for array {summary(culprit)}")
         return state, dx.div(norm.div(self.omega).clamp_min_(1.0))
 
+    def may_raise(self, late: bool) -> bool:
+        return self.throw and not late
+
 
 class OptimiserChain(AbstractRule):
     """Rules one after the other, each given what the last one made of the gradient; the result is subtracted.
@@ -605,6 +608,13 @@ class OptimiserChain(AbstractRule):
 
     def step_(self, states: States, xs: Arrays, dxs: Arrays) -> States:
         return _run(self.opts, states, xs, dxs, stepping=True)[0]
+
+    def may_raise(self, late: bool) -> bool:
+        for opt in self.opts:
+            if opt.may_raise(late):
+                return True
+            late = late and (type(opt).init is AbstractRule.init or isinstance(opt, AccumGrad))
+        return False
 
     def explicit(self) -> AbstractRule:
         opts = [explicit(opt) for opt in self.opts]
@@ -650,10 +660,8 @@ class AccumGrad(AbstractRule):
 
     def apply_(self, state: Any, x: Any, dx: Any) -> tuple[Any, Any]:
         mean, i = state
-        if i == 1:
-            mean.copy_(dx).div_(self.n)
-        else:
-            mean.add_(dx, alpha=1 / self.n)
+        # A new tensor: when a later rule refuses it, the mean so far is what it was.
+        mean = dx.div(self.n) if i == 1 else mean.add(dx, alpha=1 / self.n)
         return ((mean, i + 1), None) if i < self.n else ((mean, 1), mean)
 
 
@@ -677,8 +685,10 @@ class MixedPrecision(AbstractRule):
     @overload
     def __init__(self, dtype: torch.dtype, rule: Any, /) -> None: ...
     def __init__(self, *args: Any) -> None:
-        *dtype, rule = args
-        self.dtype, self.rule = dtype[0] if dtype else torch.float32, explicit(rule)
+        dtype, rule = args if len(args) == 2 else (torch.float32, *args) if len(args) == 1 else (None, None)
+        if not isinstance(dtype, torch.dtype):
+            raise TypeError("MixedPrecision needs a rule, if need be after an element type: MixedPrecision(Adam())")
+        self.dtype, self.rule = dtype, explicit(rule)
 
     def init(self, x: torch.Tensor) -> Any:
         exact = x.detach().to(self.dtype, copy=True)
@@ -692,6 +702,9 @@ class MixedPrecision(AbstractRule):
         after = self.rule.step_([state for _, state in states], exact, [dx.to(self.dtype) for dx in dxs])
         torch._foreach_copy_(xs, exact)
         return list(zip(exact, after, strict=True))
+
+    def may_raise(self, late: bool) -> bool:
+        return self.rule.may_raise(late)
 
     def adjusted(self, **fields: Any) -> Self:
         new = copy.copy(self)

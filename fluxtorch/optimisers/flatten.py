@@ -49,10 +49,14 @@ def destructure(model: Any) -> tuple[torch.Tensor, Restructure]:
 
 
 def _identity(x: torch.Tensor) -> Any:
-    # What stands twice in a tuple or the like has two stand-ins inside `gradient`, of one memory.
-    if within_gradient() and x.device.type != "meta" and x.numel():
+    # What stands twice in a tuple or the like has two stand-ins inside `gradient`, of one memory: leaves, or aliases.
+    if within_gradient() and x.device.type != "meta" and x.numel() and (x.is_leaf or _is_alias(x)):
         return x.data_ptr(), x.shape, x.stride(), x.dtype
     return id(x)
+
+
+def _is_alias(x: torch.Tensor) -> bool:
+    return type(x.grad_fn).__name__ == "ViewBackward0"
 
 
 class Restructure:
@@ -60,6 +64,7 @@ class Restructure:
 
     The new model has arrays of its own where the old one's are trained, on the device of `flat`, and
     shares all others with it. `len(re)` is the length that `flat` must have: else `DimensionMismatch`.
+    Raises `ValueError` if arrays of the old model have been replaced since.
 
     >>> _, re = destructure(Dense([[1, 2], [3, 4]], [0, 0], sigmoid))
     >>> re
@@ -73,8 +78,8 @@ class Restructure:
         # The arrays are held, so that no other can come to have the id of one of them.
         self.model, self._arrays, self._owners, self._sizes = model, arrays, owners, sizes
 
-    def __call__(self, *args: Any) -> Any:
-        *xs, flat = args
+    def __call__(self, flat: Any, *more: Any) -> Any:
+        *xs, flat = flat, *more
         if xs:
             return self(flat)(*xs)
         flat = array(flat)
