@@ -38,6 +38,7 @@ __all__ = [
     "haskeypath",
     "isleaf",
     "leaf",
+    "mapleaves",
     "setkeypath_",
     "trainable",
 ]
@@ -54,11 +55,11 @@ _found: dict[type, Rule | None] = {}
 _PLAIN: tuple[Children, Rebuild] = ((), tuple)
 
 
-def functor(x: Any, fields: tuple[str, ...] | list[str] | None = None) -> Any:
+def functor(x: Any, fields: tuple[str, ...] | list[str] | str | None = None) -> Any:
     """The children of `x` with a function that rebuilds `x` from others; or, for a class, Julia's `@functor`.
 
     Given an instance, returns `(children, rebuild)`. Given a class, tells fluxtorch to look inside
-    its instances (their fields, or only those named in `fields`), and returns the class.
+    its instances (their fields, or only those named in `fields`, a tuple), and returns the class.
     A class may also define a method `functor(self)` that returns the pair.
 
     >>> class Foo:
@@ -73,6 +74,7 @@ def functor(x: Any, fields: tuple[str, ...] | list[str] | None = None) -> Any:
     20
     """
     if isinstance(x, type):
+        fields = (fields,) if isinstance(fields, str) else fields
         if fields is not None and not all(isinstance(name, str) for name in fields):
             raise TypeError(f"functor expects field names, got {fields!r}")
         _set_rule(x, functools.partial(_object, names=None if fields is None else tuple(map(fold, fields))))
@@ -98,7 +100,8 @@ def children(x: Any) -> Any:
     >>> children(nt(a=1, b=(2, 3)))
     (a = 1, b = (2, 3))
     """
-    return functor(x)[0]
+    rule = _rule(type(x))  # not by `functor`, for which a class is one to be looked into from now on
+    return () if rule is None else rule(x)[0]
 
 
 def isleaf(x: Any) -> bool:
@@ -186,6 +189,9 @@ def fmap(
     (tensor([2.]), None)
     """
     return _walk(f, x, ys, exclude, cache, prune)
+
+
+mapleaves = fmap  # its name in Flux 0.8
 
 
 def fmapstructure(
@@ -334,18 +340,20 @@ class KeyPath:
         return "KeyPath(" + ", ".join(f'"{k}"' if isinstance(k, str) else repr(k) for k in self.keys) + ")"
 
 
-def getkeypath(x: Any, path: KeyPath) -> Any:
-    """The node of `x` at `path`. Raises `KeyError`, `IndexError` or `AttributeError` where there is none.
+def getkeypath(x: Any, path: KeyPath | str | int) -> Any:
+    """The node of `x` at `path`, a `KeyPath` or a single key.
+
+    Raises `KeyError`, `IndexError` or `AttributeError` where there is none.
 
     >>> getkeypath({"a": 3, "b": {"d": [5, 6, 7]}}, KeyPath("b", "d", 2))
     7
     """
-    for key in path:
+    for key in KeyPath(path):
         x = getattr(x, key) if _by_attribute(x, key) else x[key]
     return x
 
 
-def haskeypath(x: Any, path: KeyPath) -> bool:
+def haskeypath(x: Any, path: KeyPath | str | int) -> bool:
     """True if `x` has a node at `path`.
 
     >>> haskeypath({"a": [1]}, KeyPath("a", 0)), haskeypath({"a": [1]}, KeyPath("a", 1))
@@ -358,7 +366,7 @@ def haskeypath(x: Any, path: KeyPath) -> bool:
     return True
 
 
-def setkeypath_(x: Any, path: KeyPath, value: Any) -> None:
+def setkeypath_(x: Any, path: KeyPath | str | int, value: Any) -> None:
     """Puts `value` at `path` in `x`, in place. Raises `ValueError` for an empty path.
 
     >>> x = {"a": [1, 2]}
@@ -366,6 +374,7 @@ def setkeypath_(x: Any, path: KeyPath, value: Any) -> None:
     >>> x
     {'a': [10, 2]}
     """
+    path = KeyPath(path)
     if len(path) == 0:
         raise ValueError("setkeypath_ needs a path with at least one key")
     parent, key = getkeypath(x, path[:-1]), path[-1]

@@ -44,7 +44,7 @@ class NamedTuple:
         for name, value in dict(vars(fields) if isinstance(fields, NamedTuple) else fields, **more).items():
             if not isinstance(name, str):
                 raise TypeError(f"the fields of a named tuple have names, and {name!r} is none")
-            self.__dict__[fold(name)] = array(value)
+            self.__dict__[fold(name)] = value if isinstance(value, range) else array(value)
 
     @classmethod
     def of(cls, fields: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> NamedTuple:

@@ -66,7 +66,7 @@ def _attach(left: Any, right: Any) -> Pair:
 
 
 to = _To()
-"""`a |to| b` is Julia's `a => b`: a [`Pair`][fluxtorch.Pair]. It groups to the right, as `=>` does.
+"""`a |to| b` is Julia's `a => b`: a `Pair`. It groups to the right, as `=>` does.
 
 >>> 4 |to| 10 |to| 5
 4 => 10 => 5

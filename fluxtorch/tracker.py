@@ -20,6 +20,7 @@ from fluxtorch.zygote import withgradient as _withgradient
 from fluxtorch.zygote.gradient import checkpointed
 from fluxtorch.zygote.implicit import Grads, Params
 from fluxtorch.zygote.scope import differentiating
+from fluxtorch.zygote.tracked import zeros_of
 
 __all__ = [
     "Grads",
@@ -89,7 +90,7 @@ def gradient(f: Callable[..., Any], *args: Any, nest: bool = False) -> Any:
     else:
         grads = _gradient(loss, *args)
     if isinstance(grads, Grads):
-        return Grads([torch.zeros_like(x.detach()) if g is None else g for x, g in grads.items()], grads.params)
+        return Grads([zeros_of(x) if g is None else g for x, g in grads.items()], grads.params)
     return tuple(_zero(x) if g is None else g for x, g in zip(args, grads, strict=True))
 
 
@@ -102,7 +103,7 @@ def _finite(y: Any) -> Any:
 def _zero(x: Any) -> Any:
     x = array(x)
     if isinstance(x, torch.Tensor):
-        return torch.zeros_like(x.detach(), dtype=None if x.is_floating_point() else torch.get_default_dtype())
+        return zeros_of(x)
     return 0.0 if isinstance(x, (int, float)) and not isinstance(x, bool) else None
 
 
@@ -146,8 +147,9 @@ def data(x: Any) -> Any:
 def back_(y: Any, seed: Any = None, *, once: bool = True) -> None:
     """Adds the gradient of `y`, seeded with `seed` (1 for a number), to that of every tracked array behind it.
 
-    With `once=False` it can be done again for the same `y`. Raises `TypeError` for an array without a
-    seed, `DomainError` for a number that is NaN or infinite.
+    A number as the seed of an array counts for each element. With `once=False` it can be done again for
+    the same `y`. Raises `TypeError` for an array without a seed, `ValueError` for a seed of another size,
+    `DomainError` for a number that is NaN or infinite.
 
     >>> x = param([3.0])
     >>> Tracker.back_((x**2).sum())
@@ -158,7 +160,11 @@ def back_(y: Any, seed: Any = None, *, once: bool = True) -> None:
         return
     if seed is None and y.ndim:
         raise TypeError(f"back_ needs a seed, an array of the size of its result, for a {summary(y)}")
-    seed = None if seed is None else torch.as_tensor(array(seed), dtype=y.dtype, device=y.device).expand_as(y)
+    if seed is not None:
+        seed = torch.as_tensor(array(seed), dtype=y.dtype, device=y.device)
+        if seed.ndim and seed.shape != y.shape:
+            raise ValueError(f"back_ needs a seed of the size of its result, {summary(y)}, and got {summary(seed)}")
+        seed = seed.expand_as(y)
     _finite(y).backward(seed, retain_graph=not once)
 
 

@@ -131,6 +131,10 @@ class TestDocumented:
         fmap(seen.append, v, exclude=lambda x: isinstance(x, (list, torch.Tensor)))
         assert same(seen, [t([1, 2]), v.b, t([8, 9])])
 
+    def test_mapleaves(self) -> None:  # Flux 0.8's page on GPUs
+        d = Flux.mapleaves(lambda x: x.double() if isinstance(x, torch.Tensor) else x, Dense(10 | to | 5, tanh))
+        assert d.weight.dtype == d.bias.dtype == torch.float64 and d(torch.rand(10).double()).shape == (5,)
+
     def test_shared_once(self) -> None:
         twice = t([1, 2])
         seen: list[Any] = []
@@ -742,6 +746,12 @@ class TestErrors:
     def test_more_places_are_ignored(self) -> None:
         assert fmap(operator.add, [1, 2], [1, 2, 3]) == [2, 4]
         assert fmap(operator.add, (1, nt(a=2)), (1, nt(b=5, a=2))) == (2, nt(a=4))
+
+    def test_one_field_and_one_key(self) -> None:
+        assert list(vars(children(functor(type("C", (), {"ab": 1, "a": 2}), "ab")()))) == ["ab"]
+        x = {"ab": [1, 2]}
+        setkeypath_(x, "ab", [3, 4])
+        assert getkeypath(x, "ab") == [3, 4] and haskeypath(x, "ab") and not haskeypath(x, "a")
 
     def test_fields_are_names(self) -> None:
         with pytest.raises(TypeError, match="field names"):

@@ -11,6 +11,8 @@ import operator
 import threading
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
 from typing import Any
 
 import hypothesis.strategies as st
@@ -155,6 +157,52 @@ class TestInterface:
 
         (g,) = gradient(lambda a: dist(a + Point(3, 4)), Point(1, 2))
         assert g == nt(x=0.5547001962252291, y=0.8320502943378437)
+
+    def test_fractions(self) -> None:
+        assert gradient(lambda x: 3 * x**2 + 2 * x + 1, Fraction(1, 4)) == (3.5,)
+
+    def test_adjoints_page(self) -> None:
+        y, back = pullback(sin, 0.5)
+        assert math.isclose(y, 0.479425538604203) and math.isclose(back(1)[0], 0.8775825618903728)
+        point = Struct(x=1.0, y=2.0)
+        (g,) = gradient(lambda p: (p.x**2 + p.y**2) ** 0.5, point)
+        assert same(g, nt(x=0.4472135954999579, y=0.8944271909999159), 1e-12)
+        assert gradient(lambda p: p.x, point) == (nt(x=1.0, y=None),)
+        seen: list[Any] = []
+        assert gradient(lambda a, b: hook(lambda g: (seen.append(g), g)[1], a) * b, 2, 3) == (3.0, 2.0)
+        assert seen == [3.0]
+        assert math.isclose(gradient(lambda x: checkpointed(sin, x), 1)[0], 0.5403023058681398)
+
+    def test_limitations_page(self) -> None:
+        def safe_sqrt(x: Any) -> Any:
+            try:
+                return x**0.5
+            except ValueError:
+                return 0.0
+
+        assert gradient(safe_sqrt, 4.0) == (0.25,)
+        assert gradient(lambda y: torch.empty_like(y).copy_(2 * y).sum(), torch.rand(3))[0].tolist() == [2, 2, 2]
+
+    def test_polynomial_page(self) -> None:  # Flux 0.16's page on gradients and layers
+        @functor
+        class Poly3:
+            def __init__(self, θ3: Any) -> None:
+                self.θ3 = t(θ3, dtype=torch.float64)
+
+            def __call__(self, x: Any) -> Any:
+                return sum(c * x**k for k, c in enumerate(self.θ3))
+
+        poly1, poly2 = Poly3([10, 1, 0.1]), Poly3([1, 0.5, 0])
+        assert gradient(lambda x, y, z: x * y + z, 30, 40, 50) == (40.0, 30.0, 1.0)
+        dp = nt(θ3=t([1.0, 5.0, 25.0]))
+        assert same(gradient(lambda x, p: p(x), 5, poly1), (2.0, dp), 1e-12)
+        assert same(withgradient(lambda x, p: p(x), 5.0, poly1), nt(val=t(17.5), grad=(2.0, dp)), 1e-12)
+        poly4 = Flux.compose(poly2, poly1)
+        (dx, g) = gradient(lambda x, f: f(x), 5, poly4)
+        assert poly4(5) == 9.75 and math.isclose(dx, 1.0)
+        assert same(g, nt(outer=nt(θ3=t([1.0, 17.5, 306.25])), inner=nt(θ3=t([0.5, 2.5, 12.5]))), 1e-12)
+        θ = poly1.θ3
+        assert gradient(lambda: poly1(5), Params([θ]))[θ].tolist() == [1, 5, 25]
 
     def test_linear_of_a_dict_and_of_a_struct(self) -> None:
         W, b, x = torch.rand(2, 5), torch.rand(2), torch.rand(5)
@@ -483,6 +531,48 @@ class TestFeatures:
         assert gradient(lambda x: (torch.stack([torch.ones(()), x]) + x).sum(), 4) == (3.0,)
         assert gradient(lambda x: x[:2][0], torch.ones(3))[0].tolist() == [1, 0, 0]
 
+    def test_more_of_features(self) -> None:
+        squares = gradient(lambda xs: sum([x ** (i + 1) for i, x in enumerate(xs)]), range(1, 6))[0]
+        assert squares.tolist() == [1, 4, 27, 256, 3125]
+        g = gradient(lambda xs, ys: sum([x / y for x, y in zip(xs, ys, strict=False)]), range(10, 15), range(1, 11))[1]
+        assert torch.allclose(g, torch.cat([-torch.arange(10.0, 15) / torch.arange(1.0, 6) ** 2, torch.zeros(5)]))
+        g = gradient(lambda xs, ys: sum([x**2 + y for x in xs for y in ys]), range(1, 11), range(3, 8))
+        assert g[0].tolist() == list(range(10, 101, 10)) and g[1].tolist() == [10] * 5
+        twice = lambda xs: sum(x ** (i + 1) + y for i, x in enumerate(xs.T.flatten()) for y in xs.flatten())  # noqa: E731
+        assert gradient(twice, [[2, 3], [4, 5]])[0].tolist() == [[8, 112], [36, 2004]]
+        assert gradient(lambda x: max(*x.flatten()), [[1, 2], [3, 4]])[0].tolist() == [[0, 0], [0, 1]]
+        assert gradient(lambda x: sum([x @ x, *x]), torch.ones(3))[0].tolist() == [3, 3, 3]
+        assert gradient(lambda x: Flux.base.broadcast(operator.add, x, torch.ones(2, 2)).sum(), (1, 2)) == ((2.0, 2.0),)
+        assert gradient(lambda xs: sum(False if x < 2 else x**2 for x in xs), [1, 2, 3])[0].tolist() == [0, 4, 6]
+        assert gradient(lambda x: (x + x[0]).sum(), [1, 2, 3])[0].tolist() == [4, 1, 1]
+        points = [Struct(x=1.0), Struct(x=2.0)]
+        g = gradient(lambda a, v: sum((p.x + v[i]).sum() for i, p in enumerate(a)), points, torch.randn(2, 2))
+        assert g[0] == [nt(x=2.0)] * 2 and g[1].tolist() == [[1, 1], [1, 1]]
+        g = gradient(lambda x: gradient(lambda y: ((2 * y.exp()).log() ** 2).sum(), x)[0].abs().sum(), [1, 2])[0]
+        assert torch.allclose(g, t([2.0, 2.0]))
+        assert same(gradient(lambda x: abs(x.x) ** 2 + 7 * x.x.real, Struct(x=1 + 1j)), (nt(x=9 + 2j),), 1e-12)
+        assert gradient(lambda x: (x.x**2 + 1j * x.x).real, Struct(x=4)) == (nt(x=8.0),)
+        assert gradient(lambda p: ((0.0 if within_gradient(p) else 0.2) * p).sum(), [1.0])[0].tolist() == [0]
+        g = gradient(lambda x: sum(torch.linalg.norm(c) for c in x.T), torch.ones(3, 40))[0]
+        assert torch.allclose(g, torch.full((3, 40), 0.5773502691896258))
+
+    def test_derivatives_of_derivatives(self) -> None:  # utils.jl, where ForwardDiff does the inner one
+        D = lambda f, x: gradient(f, x)[0]  # noqa: E731
+        assert D(lambda x: D(lambda x: x**4, x), 7) == 4 * 3 * 7**2
+        f = lambda x: torch.stack([2 * x[0] ** 2 + x[0], x[1] ** 2 * x[0]])  # noqa: E731
+        x = [2.0, 3.2]
+        for g, expected in [  # of [4a + 1, 0; b^2, 2ab]
+            (lambda J: J.sum(), [4 + 2 * 3.2, 2 * 3.2 + 2 * 2]),
+            (lambda J: (J**2).sum(), [8 * 9 + 8 * 2 * 3.2**2, 4 * 3.2**3 + 8 * 4 * 3.2]),
+        ]:
+            (dx,) = pullback(lambda x, g=g: g(jacobian(f, x)[0]), x)[1](1.0)
+            assert torch.allclose(dx, t(expected))
+        powers = lambda x: torch.stack([x, x**2, x**3])  # noqa: E731
+        second = jacobian(lambda x: jacobian(powers, x)[0], math.pi)[0]
+        assert torch.allclose(second, t([0, 2, 6 * math.pi], dtype=torch.float64))
+        g = gradient(lambda y: D(lambda x: x.sum() * y.sum(), t([0.1]))[0], torch.rand(5))[0]
+        assert g.tolist() == [1] * 5
+
     def test_literals(self) -> None:
         assert gradient(lambda x: torch.tensor([[1, x], [3, 4]]).sum(), 2) == (1.0,)
         assert gradient(lambda x: torch.tensor([[1.0, x], [x, 4]]).det(), 3.0) == (-6.0,)
@@ -506,6 +596,8 @@ class TestFeatures:
 
     def test_hooks(self) -> None:
         assert gradient(lambda a, b: hook(operator.neg, a) * b, 2, 3) == (-3.0, 2.0)
+        with pytest.raises(TypeError, match="hook needs a function of the gradient as its first argument"):
+            hook(torch.ones(2), operator.neg)
         assert hook(operator.neg, 3) == 3 and hook(operator.neg, torch.ones(2)).tolist() == [1, 1]
 
     def test_norm_keeps_the_type(self) -> None:
@@ -571,6 +663,40 @@ class TestComplex:
             assert cmath.isclose(gradient(f, x)[0], expected, abs_tol=1e-9)
         A = t([[1, 2j], [3j, 4]])
         assert torch.allclose(gradient(lambda x: torch.linalg.det(x).real, A)[0], t([[4, 3j], [2j, 1]]))
+
+    def test_the_page_on_complex_numbers(self) -> None:
+        def close(x: Any, y: Any) -> bool:
+            return cmath.isclose(x, y, abs_tol=1e-12)
+
+        z = 1 + 2j
+        assert close(gradient(Flux.base.abs2, z)[0], 2 + 4j)
+        assert close(gradient(lambda x: x.log().real, z)[0].conjugate(), 0.2 - 0.4j)
+        assert close((-1j * gradient(lambda x: x.log().imag, z)[0]).conjugate(), 0.2 - 0.4j)
+        assert close(gradient(lambda x: x.conjugate().log().real, z)[0].conjugate(), 0.2 - 0.4j)
+        assert close((-1j * gradient(lambda x: x.conjugate().log().imag, z)[0]).conjugate(), -0.2 + 0.4j)
+
+        def wirtinger(f: Any, x: Any) -> Any:
+            _, back = pullback(f, x)
+            (du,), (dv,) = back(1), back(1j)
+            return (du.conjugate() + 1j * dv.conjugate()) / 2, (du + 1j * dv) / 2
+
+        for f, expected in [(lambda x: 3 * x**2 + 2 * x + 1, (8 + 12j, 0)), (Flux.base.abs2, (1 - 2j, 1 + 2j))]:
+            assert all(map(close, wirtinger(f, z), expected))
+
+    def test_more(self) -> None:
+        assert gradient(lambda x: (x.conjugate() + 0.3j).imag, 0.3) == (0.0,)
+        assert gradient(lambda x: abs(x.imag + 0.3), 0.3) == (0.0,)
+        assert gradient(lambda x: abs((1j * x) / 1j), 2) == (1.0,) and gradient(lambda x: abs(1j / (1j * x)), 2) == (
+            -0.25,
+        )
+        A = t([[1, 2j], [3j, 4]])
+        for f in (lambda x: torch.logdet(x).real, lambda x: torch.linalg.slogdet(x).logabsdet):
+            assert torch.allclose(gradient(f, A)[0], t([[4, 3j], [2j, 1]]) / 10)
+        (g,) = gradient(lambda x: x.exp().sum().imag, t([1 + 0j, 2, 3]))
+        assert torch.allclose(g, 1j * t([1.0, 2, 3]).exp())
+        assert gradient(lambda xs: sum(x.imag**2 for x in xs), [1 + 2j, 3])[0].tolist() == [4j, 0]
+        gx, gy = pullback(lambda x, y: sum(abs(a * b) ** 2 for a, b in zip(x, y, strict=True)), [1, 2], [3j, 4j])[1](1)
+        assert gx.dtype == torch.float32 and torch.allclose(gx, t([18.0, 64.0])) and torch.allclose(gy, t([6j, 32j]))
 
     def test_a_real_argument_has_a_real_gradient(self) -> None:
         (g,) = gradient(lambda x: (x * (1 + 2j)).exp().sum().imag, [1, 2, 3])
@@ -977,6 +1103,37 @@ class TestArguments:
             gradient(fails, cell)
         assert cell.count == 5 and cell.h.item() == 30
 
+    def test_dicts_and_lists_that_change(self) -> None:
+        @dataclasses.dataclass(slots=True)
+        class Slots:
+            a: Any
+            b: Any = 4.0
+
+        def double(x: Any, set_: Any) -> Any:
+            a, b = (x.a, x.b) if isinstance(x, Slots) else (x[0], x[1])
+            set_(x, 2 * a)
+            return 2 * a * b
+
+        d: dict[Any, Any] = {0: 3.0, 1: 4.0, "t": (inner := [t([1.0])])}
+        xs: list[Any] = [3.0, t(4.0)]
+        o = Slots(3.0)
+        assert gradient(lambda d: double(d, lambda d, a: d.update({0: a, "new": (a, "s")})), d)[0][0] == 8.0
+        assert d == {0: 6.0, 1: 4.0, "t": inner, "new": (6.0, "s")} and type(d[0]) is float and d["t"] is inner
+        assert gradient(lambda xs: double(xs, lambda xs, a: xs.insert(0, a)), xs)[0][0] == 8.0
+        assert xs == [6.0, 3.0, 4.0] and not xs[2].requires_grad
+        assert gradient(lambda o: double(o, lambda o, a: setattr(o, "a", a)), o) == (nt(a=8.0, b=6.0),)
+        assert o == Slots(6.0) and type(o.a) is float
+        seen: dict[str, Any] = {}
+        assert withgradient(lambda d, x: d.setdefault("x", x * x), seen, 5).grad == (None, 10.0)
+        assert seen == {"x": 25} and type(seen["x"]) is int
+        gradient(lambda d: d.pop("x"), seen)
+        assert seen == {}
+
+    def test_keys_of_any_kind(self) -> None:
+        d = {1: 2.0, (2, 3): t(4.0), None: 5, "s": "text"}
+        (g,) = gradient(lambda d: d[1] * d[2, 3] * d[None], d)
+        assert same(g, {1: 20.0, (2, 3): t(10.0), None: 8.0, "s": None})
+
     def test_lists_of_numbers_are_arrays(self) -> None:
         assert same(gradient(lambda x, y: ((x - y) ** 2).sum(), [2, 1], [2, 0]), (t([0.0, 2.0]), t([-0.0, -2.0])))
         assert same(gradient(lambda v: v.w.sum(), NamedTuple.of({"w": [1, 2]})), (nt(w=t([1.0, 1.0])),))
@@ -1070,6 +1227,23 @@ class TestHistory:
         assert gradient(f, {"w": w})[0]["w"].tolist() == [30, 31]
         f = lambda m: (m["w"] + old).sum() + (m["w"][:, None] * t([1.0, 2.0, 3.0])).sum()  # noqa: E731
         assert gradient(f, {"w": w})[0]["w"].tolist() == [7, 7]
+
+    def test_is_looked_for_only_if_there_can_be_some(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def walk(*_: Any) -> Any:
+            raise AssertionError("looked for")
+
+        monkeypatch.setattr("fluxtorch.zygote.explicit.reaches_back", walk)
+        m = Chain(Dense(2 | to | 3, tanh), nn.Linear(3, 1))
+        f = lambda m: m(torch.ones(4, 2).T if isinstance(m, Dense) else torch.ones(2)).sum()  # noqa: E731
+        for _ in range(3):
+            assert gradient(f, m)[0].layers[1].bias.item() == 1
+            assert gradient(lambda: f(m), params(m))[m[1].bias].item() == 1
+            f(m)  # forgotten at once
+        kept = m[0].weight.T
+        with pytest.raises(AssertionError, match="looked for"):
+            gradient(f, m)
+        del kept
+        assert gradient(f, m)[0].layers[1].bias.item() == 1
 
     def test_nested(self) -> None:
         w = nn.Parameter(t(3.0))
@@ -1173,6 +1347,35 @@ class TestRestored:
                     else:
                         call()
                     assert state() == before
+
+    def test_what_changes_in_place_is_told_how_to_be_written(self) -> None:
+        def adds(x: Any) -> Any:
+            y = x.exp()
+            y += 1
+            return y.sum()
+
+        w = t([1.0])
+        for call in (
+            lambda: gradient(lambda x: x.mul_(2).sum(), w),
+            lambda: gradient(adds, w),
+            lambda: gradient(lambda x: gradient(adds, x)[0].sum(), w),
+            lambda: gradient(lambda: adds(w), Params([w])),
+        ):
+            with pytest.raises(RuntimeError, match="place operation") as e:
+                call()
+            if hasattr(e.value, "__notes__"):
+                (note,) = e.value.__notes__
+                assert "write x = x + y for x += y" in note
+
+    def test_no_grad_inside(self) -> None:
+        def f(x: Any) -> Any:
+            with torch.no_grad():
+                y = 2 * x
+                (g,) = gradient(lambda v: v**3, x)  # of which a gradient can be taken all the same
+            return y * x + g
+
+        assert gradient(f, 3.0) == (6.0 + 18.0,) and gradient(f, t(3.0)) == (24.0,)
+        assert gradient(torch.no_grad()(lambda x: 2 * x), 3.0) == (None,)
 
     def test_a_bad_loss_restores_too(self) -> None:
         w = t([1.0])
@@ -1377,6 +1580,10 @@ class TestPullback:
         for _ in range(3):
             assert torch.allclose(back(torch.ones(4))[0], x.cos())
 
+    def test_seeds_that_are_no_numbers(self) -> None:
+        with pytest.raises(TypeError, match="needs a seed like its result, 1-element tensor of float32, and got 'a'"):
+            pullback(lambda x: 2 * x, [1.0])[1]("a")
+
     def test_wrong_seeds(self) -> None:
         _, back = pullback(lambda x: (x, 2 * x), torch.randn(2))
         for seed in ((torch.ones(3), None), (torch.ones(2), torch.ones(2), torch.ones(2)), (1.0, None)):
@@ -1503,6 +1710,13 @@ class TestConstants:
 
 
 class TestThreads:
+    def test_work_done_in_threads_counts(self) -> None:
+        m = Dense(2 | to | 1)
+        with ThreadPoolExecutor(2) as pool:
+            f = lambda m: sum(pool.map(lambda k: m(k * torch.ones(2)).sum(), range(3)))  # noqa: E731
+            assert gradient(f, m)[0].bias.item() == 3 and gradient(f, m)[0].weight.tolist() == [[3, 3]]
+            assert gradient(lambda: f(m), params(m))[m.bias].item() == 3
+
     def test_one_model_and_one_tensor_in_many_threads(self) -> None:
         m = Chain(Dense(3 | to | 4, tanh), Dropout(0.0), Dense(4 | to | 1))
         x, w = torch.randn(3, 5), torch.randn(3, 1)

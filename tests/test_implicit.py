@@ -85,6 +85,8 @@ class TestParams:
         assert gs[a].tolist() == [2, 2] and gs[b].tolist() == [3, 3]
 
     def test_only_tensors(self) -> None:
+        with pytest.raises(TypeError, match=r"got a Dense\(1 => 1\); those of a model are params\(model\)"):
+            Params(Dense(1 | to | 1))  # type: ignore[arg-type]
         for bad in (1.0, [1.0], Dense(1 | to | 1), None):
             with pytest.raises(TypeError, match="Params holds tensors, by identity, and got"):
                 Params([torch.ones(1), bad])
@@ -148,23 +150,23 @@ class TestGrads:
         return w, b, gs3, gs4
 
     def test_algebra(self) -> None:
+        # A gradient that is None counts as zeros, as in Zygote.
         w, b, gs3, gs4 = self.make()
-        assert (-gs3)[w].tolist() == [-1, -10] and (-gs3)[b] is None
-        assert (
-            (gs3 + gs4)[w].tolist() == [3, 13]
-            and (gs3 + gs4)[b].tolist() == [1, 1]
-            and (gs4 + gs3)[b].tolist() == [1, 1]
-        )
-        assert (
-            (gs3 - gs4)[w].tolist() == [-1, 7]
-            and (gs3 - gs4)[b].tolist() == [-1, -1]
-            and (gs4 - gs3)[b].tolist() == [1, 1]
-        )
-        assert (2 * gs3)[w].tolist() == [2, 20] == (gs3 * 2)[w].tolist() and (2 * gs3)[b] is None
-        assert (gs3 / 2)[w].tolist() == [0.5, 5] and (gs3 * t(2.0))[w].tolist() == [2, 20]
-        gs3 += gs4
-        assert gs3[w].tolist() == [3, 13] and isinstance(gs3, Grads)
-        assert (gs4 + {w: torch.ones(2), b: None})[w].tolist() == [3, 4]
+        for gs, dw, db in [
+            (+gs3, [1, 10], [0, 0]),
+            (-gs3, [-1, -10], [0, 0]),
+            (gs3 + gs4, [3, 13], [1, 1]),
+            (gs4 + gs3, [3, 13], [1, 1]),
+            (gs3 - gs4, [-1, 7], [-1, -1]),
+            (gs4 - gs3, [1, -7], [1, 1]),
+            (2 * gs3, [2, 20], [0, 0]),
+            (gs3 * 2, [2, 20], [0, 0]),
+            (gs3 / 2, [0.5, 5], [0, 0]),
+            (gs3 * t(2.0), [2, 20], [0, 0]),
+            (gs4 + {w: torch.ones(2), b: None}, [3, 4], [1, 1]),
+        ]:
+            assert type(gs) is Grads and gs[w].tolist() == dw and gs[b].tolist() == db
+        assert gs3[w].tolist() == [1, 10] and gs3[b] is None
         with pytest.raises(ValueError, match="different parameters"):
             gs4 + gradient(lambda: w.sum(), Params([w]))
         with pytest.raises(ValueError, match="different parameters"):
@@ -173,6 +175,43 @@ class TestGrads:
             gs3 * gs4
         with pytest.raises(TypeError):
             gs3 + 1
+
+    def test_algebra_in_place(self) -> None:
+        w, b, gs3, gs4 = self.make()
+        first = gs3
+        gs3 += gs4
+        assert gs3 is first and first[w].tolist() == [3, 13] and first[b].tolist() == [1, 1]
+        gs3 -= {w: torch.ones(2), b: torch.ones(2)}
+        gs3 *= 4
+        gs3 /= 2
+        assert gs3 is first and first[w].tolist() == [4, 24] and first[b].tolist() == [0, 0]
+        with pytest.raises(TypeError):
+            gs3 += 1
+        assert first[w].tolist() == [4, 24]
+
+    def test_copies(self) -> None:
+        w, b = t([1.0, 2.0]), t([3.0, 4.0])
+        _, back = pullback(lambda: (w * t([5.0, 6.0])).sum(), Params([w]))
+        g1, g2 = back(1), back(None)
+        g3 = g1.copy()
+        g1[w] = None
+        assert g2[w] is None and g3[w].tolist() == [5, 6] and g1[w] is None
+        m = torch.ones(2, 3)
+        gs = gradient(lambda: m.sum() + w.sum(), Params([m, w, b]))
+        x = torch.arange(10.0)
+        assert gs.copy_(x) is gs and gs[m].tolist() == [[0, 2, 4], [1, 3, 5]]  # column-major
+        x += 1
+        assert gs[w].tolist() == [6, 7] and gs[b].tolist() == [8, 9] and m[0, 0] == 1
+        with pytest.raises(ValueError, match="vector of 10 elements, and got 9-element"):
+            gs.copy_(torch.ones(9))
+
+    def test_merging(self) -> None:
+        (w1, w2, w3), ps = [t([float(i)]) for i in range(3)], Params([])
+        gs1, gs2, gs3 = (gradient(lambda w=w: (w * 2).sum(), ps | [w]) for w in (w1, w2, w3))
+        again = gradient(lambda: (w1 * 7).sum(), Params([w1]))
+        assert gs1.merge_(gs2) is gs1 and ids(gs1) == ids([w1, w2])
+        gs1.merge_(gs3, again)
+        assert ids(gs1) == ids([w1, w2, w3]) and [g.item() for g in gs1.values()] == [7, 2, 2] and len(gs2) == 1
 
     def test_order_of_the_parameters_does_not_matter(self) -> None:
         w, b, _, gs4 = self.make()
@@ -185,7 +224,8 @@ class TestGrads:
         assert small[w].tolist() == [1, 1] and gs4[w].tolist() == [2, 3]
         assert gs4.map_(lambda g, h: g + 10 * h, gs3) is gs4
         assert gs4[w].tolist() == [12, 103] and gs4[b].tolist() == [1, 1]
-        assert gs3.map(lambda g: g + 1)[b] is None
+        assert gs3.map(lambda g: g + 1)[b].tolist() == [1, 1]
+        assert gs3.map(lambda g: torch.zeros(2))[w].tolist() == [0, 0]
         with pytest.raises(ValueError):
             gs4.map(torch.add, gradient(lambda: w.sum(), Params([w])))
 

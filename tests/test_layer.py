@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import io
+import operator
 import pickle
 
 import pytest
@@ -178,6 +179,45 @@ class TestRegistration:
             gradient(lambda m: m.weight.__isub__(1).sum(), d)
         assert W.tolist() == [[2.0, 7.0]]
 
+    def test_parts_of_parameters_change_in_place(self):
+        d = Dense(torch.ones(2, 3))
+        W = d.weight
+        W[0, 1] += 5
+        W[1] -= torch.ones(3)
+        W[:, 0] *= 3
+        W[..., 2] /= 2
+        W[:1, :2] **= 2
+        W[0, 1] //= 7
+        W[0, 0] %= 4
+        W[[0], [2]] += 1
+        with torch.no_grad():
+            W[1, 1] += 4
+        assert W.tolist() == [[1, 5, 1.5], [0, 4, 0]] and d.weight is W and W.is_leaf and W.requires_grad
+
+    def test_a_part_is_a_tensor_with_a_graph(self):
+        d = Dense(torch.ones(2, 3))
+        part = row = d.weight[0]
+        row += 1  # a new array, as in Julia
+        assert part.tolist() == [1, 1, 1] and row.tolist() == [2, 2, 2]
+        (row**2).sum().backward()
+        assert d.weight.grad.tolist() == [[4, 4, 4], [0, 0, 0]] and d.weight.tolist() == [[1, 1, 1]] * 2
+        assert repr(part) == "tensor([1., 1., 1.], grad_fn=<SelectBackward0>)" and type(part * 1) is torch.Tensor
+        assert type(pickle.loads(pickle.dumps(part))) is torch.Tensor
+        file = io.BytesIO()
+        torch.save(part, file)
+        file.seek(0)
+        assert torch.load(file).tolist() == [1, 1, 1]
+
+        def loss(d):
+            h = d.weight[0]
+            h += d.bias[0]
+            return h.sum()
+
+        assert gradient(loss, d)[0].bias.tolist() == [3, 0]
+        with pytest.raises(RuntimeError, match="can't be changed in place while a gradient is taken"):
+            gradient(lambda d: operator.setitem(d.weight, 0, operator.iadd(d.weight[0], 1)), d)
+        assert torch.compile(lambda x: d.weight[0] * x, backend="eager", fullgraph=True)(2).tolist() == [2, 2, 2]
+
     def test_a_parameter_may_be_replaced(self):
         d = Dense(2, 1)
         d.weight = torch.ones(1, 3)
@@ -279,6 +319,20 @@ class TestLayerDecorator:
         assert grad.b is None and grad.W.tolist() == [1.0, 1.0]
         assert repr(h) == "Half([1.0, 1.0], [1.0, 1.0, 1.0])  # 2 parameters, plus 3 non-trainable"
 
+    def test_order_of_what_is_trained(self):
+        @layer(trainable=("c", "a"))
+        class Three(Layer):
+            a: object
+            b: object
+            c: object
+
+        m = Three([1.0], [2.0], [3.0])
+        # By field, as Optimisers.trainables and destructure go; `params` goes as `trainable` says.
+        assert [p.item() for p in trainables(m)] == [1, 3] and [p.item() for p in params(m)] == [3, 1]
+        flat, re = destructure(m)
+        assert flat.tolist() == [1, 3] and re([10.0, 30.0]).c.item() == 30
+        assert gradient(lambda m: (m.a + 2 * m.b + 3 * m.c).sum(), m) == (nt(a=[1.0], b=None, c=[3.0]),)
+
     def test_trainable_method(self):
         class Own(Layer):
             a: torch.Tensor
@@ -309,6 +363,17 @@ class TestLayerDecorator:
         assert repr(Open(Dense(1, 2), 3)) == (
             "Open(\n  Dense(1 => 2),                        # 4 parameters\n  3,\n)"
         )  # fmt: skip
+
+
+def test_treelike():
+    class Old:
+        def __init__(self):
+            self.W, self.b = torch.ones(2), torch.zeros(2)
+
+    assert treelike(Old, ("W",)) is Old and list(vars(children(Old()))) == ["W"]
+    assert treelike(Old) is Old and list(vars(children(Old()))) == ["W", "b"]
+    with pytest.raises(TypeError, match="treelike needs a class, and got 3"):
+        treelike(3)
 
 
 class TestRebuilding:

@@ -224,6 +224,7 @@ class TestOurs:
     def test_zeros_for_what_is_not_used(self) -> None:
         g = gradient(lambda a, b, c, d: a.sum(), t([1.0]), t([[2.0, 3.0]]), 4, "s")
         assert g[1].tolist() == [[0, 0]] and g[2] == 0.0 and g[3] is None
+        assert gradient(lambda a, b: a.sum(), t([1.0]), t([1j]))[1].dtype == torch.complex64
         assert gradient(lambda a, b: a.sum(), [1, 2], [3, 4])[1].tolist() == [0, 0]
         W, b = param([1.0]), param([2.0, 3.0])
         gs = gradient(lambda: W.sum(), Params([W, b]))
@@ -246,6 +247,8 @@ class TestOurs:
         x = param([1.0, 2.0])
         with pytest.raises(TypeError, match=r"back_ needs a seed.*2-element tensor"):
             back_(x * 2)
+        with pytest.raises(ValueError, match="size of its result, 2-element tensor of float32, and got 1-element"):
+            back_(x * 2, [1.0])
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             y = x * 2

@@ -32,10 +32,17 @@ class Parameter(nn.Parameter):
 
     >>> d = Dense(torch.ones(1, 2), False)
     >>> d.weight[0, 0] = 5
+    >>> d.weight[0, 1] += 2
     >>> d.weight -= 1
     >>> d.weight.tolist()
-    [[4.0, 0.0]]
+    [[4.0, 2.0]]
     """
+
+    def __getitem__(self, key: Any) -> torch.Tensor:
+        part = super().__getitem__(key)
+        if type(part) is torch.Tensor and part.requires_grad and part._is_view():
+            part.__class__ = _Part
+        return part
 
     def __repr__(self, **_: Any) -> str:  # type: ignore[override]
         return f"Parameter containing:\n{self.detach()!r}"
@@ -57,9 +64,24 @@ def _outside_gradient(name: str) -> Callable[..., Any]:
     return change
 
 
-for _name in ("setitem", "iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow"):
-    if hasattr(torch.Tensor, f"__{_name}__"):
-        setattr(Parameter, f"__{_name}__", _outside_gradient(f"__{_name}__"))
+class _Part(torch.Tensor):
+    """What `W[i, j]` gives of a parameter `W`: a tensor whose `+=` makes a new one, as in Julia.
+
+    `W[i, j] += e` gets `W[i, j]`, adds to it and sets `W[i, j]`; torch refuses to add in place to what has a graph.
+    """
+
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+
+    def __reduce_ex__(self, protocol: Any) -> Any:  # in a file, a tensor like any other
+        return self.as_subclass(torch.Tensor).__reduce_ex__(protocol)
+
+
+_Part.__name__ = "tensor"  # by which it is printed
+setattr(Parameter, "__setitem__", _outside_gradient("__setitem__"))  # noqa: B010
+for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow"):
+    if hasattr(torch.Tensor, f"__i{_name}__"):
+        setattr(Parameter, f"__i{_name}__", _outside_gradient(f"__i{_name}__"))
+        setattr(_Part, f"__i{_name}__", getattr(torch.Tensor, f"__{_name}__"))
 
 
 def _adopted(x: torch.Tensor) -> torch.Tensor:
@@ -600,8 +622,10 @@ def compose(*fs: Callable[..., Any]) -> Any:
     return functools.reduce(ComposedFunction, fs)
 
 
-def treelike(cls: C) -> C:
-    """Flux 0.8's name for `functor`: lets every walk look into the instances of `cls`.
+def treelike(cls: C, fields: tuple[str, ...] | None = None) -> C:
+    """Flux 0.8's name for `functor`: lets every walk look into the instances of `cls`, or only into `fields` of them.
+
+    Raises `TypeError` for what isn't a class.
 
     >>> class Pair2:
     ...     def __init__(self, a, b):
@@ -609,4 +633,6 @@ def treelike(cls: C) -> C:
     >>> treelike(Pair2) is Pair2
     True
     """
-    return functor(cls)  # type: ignore[no-any-return]
+    if not isinstance(cls, type):
+        raise TypeError(f"treelike needs a class, and got {cls!r}")
+    return functor(cls, fields)  # type: ignore[no-any-return]

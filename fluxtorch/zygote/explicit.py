@@ -9,6 +9,7 @@ import types
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Sequence
+from fractions import Fraction
 from typing import Any
 
 import torch
@@ -50,10 +51,10 @@ class Lifted:
         self.borrowed: list[torch.Tensor] = []
         self.standins: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self.numbers = False
-        # Are all leaves made for this call, so that nothing computed before can lead to them?
+        # Can nothing that was computed before the call lead to the leaves?
         self.own = True
-        # Objects, with the copies that the function gets of them, as these were at first.
-        self.copies: list[tuple[Any, Any, dict[str, Any]]] = []
+        # Objects, dicts and lists, and what the function gets for them; and what was in both at first.
+        self.copies: list[tuple[Any, Any, dict[Any, Any], dict[Any, Any]]] = []
         self.seen: set[int] = set()
         self.above: dict[int, Any] = {}
 
@@ -67,7 +68,7 @@ class Lifted:
         if key in self.seen:
             return None
         self.seen.add(key)
-        self.own = False
+        self.own = self.own and _fresh(x)
         if not x.requires_grad or type(x) is torch.Tensor or key in _borrowed or x.is_inference():
             if x.is_inference():
                 self.standins[key] = (x, x := x.clone().requires_grad_())
@@ -90,11 +91,22 @@ class Lifted:
         return stack
 
     def keep_changes(self) -> None:
-        """Gives objects the new values, as constants, that the function has given to fields of their copies."""
-        for x, copy, before in self.copies:
-            for name, value in vars(copy).items():
-                if name not in before or value is not before[name]:
-                    object.__setattr__(x, name, value_of(value))
+        """Gives objects, dicts and lists what the function has put into their copies, as constants."""
+        for x, copy, own, before in self.copies:
+            after = _contents(copy)
+            if len(after) == len(before) and all(after.get(k, self) is v for k, v in before.items()):
+                continue
+            first = {id(before[k]): v for k, v in own.items()}
+            new = {k: first[id(v)] if id(v) in first else value_of(v) for k, v in after.items()}
+            if isinstance(x, list):
+                x[:] = new.values()
+            elif isinstance(x, dict):
+                x.clear()
+                dict.update(x, new)
+            else:
+                for name, value in new.items():
+                    if name not in own or value is not own[name]:
+                        object.__setattr__(x, name, value)
 
     def gradients(self, y: Any, call: differentiating) -> Sequence[torch.Tensor | None]:
         """The gradient of the number `y` by each leaf."""
@@ -118,7 +130,22 @@ class Lifted:
         return call.start if reaches_back(ys, call.start) else None
 
 
+def _contents(x: Any) -> dict[Any, Any]:
+    """What stands in an object, a dict or a list, by name, key or position."""
+    if isinstance(x, (dict, list)):
+        return dict(x if isinstance(x, dict) else enumerate(x))
+    return vars(children(x)) | getattr(x, "__dict__", {})
+
+
 _nothing = contextlib.nullcontext()
+
+# How many hold a tensor inside of torch. (Private to torch; where there is none, it counts as held.)
+_holders = getattr(torch.Tensor, "_use_count", lambda x: 2)
+
+
+def _fresh(x: torch.Tensor) -> bool:
+    """Is there no graph that leads to the tensor `x`? Its end, if there is one, holds the tensor."""
+    return x.is_leaf and _holders(x) == 1
 
 
 class _Number:
@@ -156,7 +183,7 @@ def lift(x: Any, to: Lifted) -> tuple[Any, Any]:
         return Tracked.of(base, True, whole), _Number(to.add(base))
     rule = _rule(type(x))
     if rule is None:
-        return x, None
+        return lift(float(x), to) if isinstance(x, Fraction) else (x, None)
     if id(x) in to.above:
         return _hollow(x, to.above), None
     kids, rebuild = rule(x)
@@ -166,11 +193,10 @@ def lift(x: Any, to: Lifted) -> tuple[Any, Any]:
     where = _branch(kids, [place for _, place in pairs])
     if hollow is not None:
         return _fill(hollow, kids, [new for new, _ in pairs]), where
-    if all(new is kid for (new, _), (_, kid) in zip(pairs, _items(kids), strict=True)):
-        return x, where
-    copy = rebuild(_like(kids, [new for new, _ in pairs]))
-    if _is_object(rebuild) and hasattr(copy, "__dict__"):
-        to.copies.append((x, copy, dict(vars(copy))))
+    same = all(new is kid for (new, _), (_, kid) in zip(pairs, _items(kids), strict=True))
+    copy = x if same else rebuild(_like(kids, [new for new, _ in pairs]))
+    if isinstance(x, (dict, list)) or _is_object(rebuild):
+        to.copies.append((x, copy, _contents(x), _contents(copy)))
     return copy, where
 
 
@@ -247,7 +273,7 @@ def _planned(x: nn.Module, to: Lifted) -> Any:
         return module_map(x, to)
     plan = _plans.get(x)
     if plan is not None and plan.holds():
-        to.leaves, to.seen, to.own = list(plan.leaves), set(plan.ids), not plan.leaves
+        to.leaves, to.seen, to.own = list(plan.leaves), set(plan.ids), all(map(_fresh, plan.leaves))
         return plan.place
     place = module_map(x, to)
     edges = None if to.borrowed or to.standins else _edges(x)
@@ -495,7 +521,11 @@ def _pair(y: Any, seed: Any, outputs: list[torch.Tensor], seeds: list[torch.Tens
         return
     if isinstance(y, torch.Tensor):
         y = raw(y)
-        seed = torch.as_tensor(raw(array(seed)), dtype=y.dtype, device=y.device)
+        seed = raw(array(seed))
+        if not isinstance(seed, (torch.Tensor, int, float, complex)):
+            raise TypeError(f"the pullback needs a seed like its result, {summary(y)}, and got {summary(seed)}")
+        seed = torch.as_tensor(seed, device=y.device)
+        seed = (seed.real if seed.is_complex() and not y.is_complex() else seed).to(y.dtype)
         if seed.shape != y.shape:
             raise TypeError(f"the pullback needs a seed like its result, {summary(y)}, and got {summary(seed)}")
         if y.requires_grad:

@@ -16,6 +16,7 @@ from fluxtorch.namedtuples import NamedTuple
 from fluxtorch.zygote.explicit import explicit_gradient, explicit_pullback, explicit_withgradient
 from fluxtorch.zygote.implicit import Grads, Params, implicit_gradient, implicit_pullback, implicit_withgradient
 from fluxtorch.zygote.scope import differentiating, scope, within_gradient
+from fluxtorch.zygote.tracked import float_of, zeros_of
 
 __all__ = [
     "checkpointed",
@@ -132,15 +133,15 @@ def withjacobian(f: Callable[..., Any], *args: Any) -> NamedTuple:
     # The caller's own arrays, so that their sizes are those that the matrices get.
     xs = list(ps) if ps is not None else [array(arg) for arg in args]
     y, back = pullback(vectorised, ps) if ps is not None else pullback(vectorised, *xs)
-    rows = [back(seed) for seed in torch.eye(len(y), dtype=_float_of(y), device=y.device)]
+    rows = [back(seed) for seed in torch.eye(len(y), dtype=float_of(y), device=y.device)]
 
     def matrix(i: int, x: Any) -> Any:
         found = [row[i] if ps is None else row[x] for row in rows]
         if _is_number(x):
-            dtype = _float_of(y).to_complex() if isinstance(x, complex) else _float_of(y)
+            dtype = float_of(y).to_complex() if isinstance(x, complex) else float_of(y)
             return _stack([torch.as_tensor(0.0 if g is None else g, dtype=dtype) for g in found], (), dtype)
         if isinstance(x, torch.Tensor) and x.dtype != torch.bool:
-            zero = _zeros_like(x)
+            zero = zeros_of(x)
             return _stack([_vec(zero if g is None else g) for g in found], (x.numel(),), zero.dtype)
         return None
 
@@ -159,14 +160,6 @@ def _is_number(x: Any) -> bool:
 
 def _vec(x: torch.Tensor) -> torch.Tensor:
     return reversed_axes(x).reshape(-1)
-
-
-def _float_of(x: torch.Tensor) -> torch.dtype:
-    return x.dtype if x.is_floating_point() or x.is_complex() else torch.get_default_dtype()
-
-
-def _zeros_like(x: torch.Tensor) -> torch.Tensor:
-    return torch.zeros(x.shape, dtype=_float_of(x), device=x.device)
 
 
 def hessian(f: Callable[[Any], Any], x: Any) -> Any:
@@ -218,7 +211,7 @@ def diaghessian(f: Callable[..., Any], *args: Any) -> tuple[Any, ...]:
             return _number_or_zero(gradient(partial, x)[0])
         if isinstance(x, torch.Tensor) and x.dtype != torch.bool:
             _, back = pullback(lambda v: _vec(partial(v)), x)
-            zero = _zeros_like(x)
+            zero = zeros_of(x)
             found = [back(seed)[0] for seed in torch.eye(x.numel(), dtype=zero.dtype, device=x.device)]
             flat = _stack([_vec(zero if g is None else g)[k] for k, g in enumerate(found)], (), zero.dtype)
             return reversed_axes(flat.reshape(x.shape[::-1]))
@@ -236,7 +229,7 @@ def _partial(f: Callable[..., Any], i: int, *args: Any) -> Any:
     grad = gradient(f, *args)[i]
     if grad is not None:
         return grad
-    return torch.zeros((), dtype=torch.float64) if _is_number(args[i]) else _zeros_like(args[i])
+    return torch.zeros((), dtype=torch.float64) if _is_number(args[i]) else zeros_of(args[i])
 
 
 def ignore_derivatives(x: Any) -> Any:
@@ -266,11 +259,13 @@ def dropgrad(x: Any) -> Any:
 
 
 def hook(f: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> torch.Tensor:
-    """`x`, whose gradient becomes `f` of what it would have been.
+    """`x`, whose gradient becomes `f` of what it would have been. Raises `TypeError` if `f` is no function.
 
     >>> gradient(lambda x: (2 * hook(torch.neg, x)).sum(), torch.ones(2))
     (tensor([-2., -2.]),)
     """
+    if not callable(f):
+        raise TypeError(f"hook needs a function of the gradient as its first argument, and got {summary(f)}")
     if not isinstance(x, torch.Tensor) or not x.requires_grad:
         return x
     y = x.view_as(x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import types
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -11,13 +12,13 @@ import torch
 from torch import nn
 from typing_extensions import Self
 
-from fluxtorch.arrays import summary
+from fluxtorch.arrays import reversed_axes, summary
 from fluxtorch.functors import _items, isleaf, trainable
 from fluxtorch.namedtuples import NamedTuple
 from fluxtorch.printing import show
 from fluxtorch.zygote.explicit import Lifted, back_of, check_loss, first_of, value_of
 from fluxtorch.zygote.scope import differentiating
-from fluxtorch.zygote.tracked import Tracked, is_whole
+from fluxtorch.zygote.tracked import Tracked, float_of, is_whole, zeros_of
 
 __all__ = ["Grads", "Params", "params"]
 
@@ -62,8 +63,11 @@ class Params:
     def union_(self, *others: Iterable[torch.Tensor]) -> Self:
         """Adds the tensors of `others`."""
         for other in others:
-            if isinstance(other, torch.Tensor):
-                raise TypeError(f"Params takes a collection of tensors, as in Params([W]), and got a {summary(other)}")
+            if isinstance(other, torch.Tensor) or not isinstance(other, Iterable):
+                hint = "" if isinstance(other, torch.Tensor) else "; those of a model are params(model)"
+                raise TypeError(
+                    f"Params takes a collection of tensors, as in Params([W]), and got a {summary(other)}{hint}"
+                )
             self.push_(*other)
         return self
 
@@ -94,12 +98,9 @@ class Params:
 
     def copy_(self, x: torch.Tensor) -> Self:
         """Writes the vector `x` into the tensors, one after the other, column-major. Raises `ValueError` for sizes."""
-        total = sum(p.numel() for p in self)
-        if x.shape != (total,):
-            raise ValueError(f"copy_ needs a vector of {total} elements, and got {summary(x)}")
         with torch.no_grad():
-            for p, part in zip(self, x.split([p.numel() for p in self]), strict=True):
-                p.copy_(part.reshape(p.shape[::-1]).permute(tuple(range(p.ndim))[::-1]))
+            for p, part in _parts(self, x):
+                p.copy_(part)
         return self
 
     def __or__(self, other: Iterable[torch.Tensor]) -> Params:
@@ -135,11 +136,19 @@ class Params:
         return "Params([" + ", ".join(map(show, self)) + "])"
 
 
+def _parts(ps: Params, x: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Each tensor of `ps` with its part of the vector `x`."""
+    sizes = [p.numel() for p in ps]
+    if x.shape != (sum(sizes),):
+        raise ValueError(f"copy_ needs a vector of {sum(sizes)} elements, and got {summary(x)}")
+    return [(p, reversed_axes(part.reshape(p.shape[::-1]))) for p, part in zip(ps, x.split(sizes), strict=True)]
+
+
 class Grads(Mapping[torch.Tensor, Any]):
     """The result of an implicit gradient: `gs[W]` is the gradient by the tensor `W`, or None if `W` was not used.
 
     Iterates over the tensors in the order of their `Params`. Sums and differences go tensor by
-    tensor (a gradient that is None counts as zero), products and quotients take a number. Raises
+    tensor, products and quotients take a number; a gradient that is None counts as zeros in them. Raises
     `KeyError` for a tensor that was not in the `Params`.
 
     >>> W = torch.tensor([3.0])
@@ -182,54 +191,82 @@ class Grads(Mapping[torch.Tensor, Any]):
     __hash__ = object.__hash__
 
     def __reduce__(self) -> Any:
-        return Grads, (list(self._grads.values()), self.params)
+        return Grads, (list(self.values()), self.params)
 
-    def map(self, f: Callable[..., Any], *others: Mapping[torch.Tensor, Any]) -> Grads:
-        """New gradients `f(g, …)`, tensor by tensor; those that are None here stay so, and are zeros in `others`."""
-        self._check(*others)
+    def copy(self) -> Grads:
+        """Another `Grads` of the same gradients."""
+        return Grads(self.values(), self.params.copy())
 
-        def of(p: torch.Tensor, g: Any) -> Any:
-            return f(g, *[torch.zeros_like(g) if other[p] is None else other[p] for other in others])
-
-        return Grads([None if g is None else of(p, g) for p, g in self.items()], self.params)
-
-    def map_(self, f: Callable[..., Any], *others: Mapping[torch.Tensor, Any]) -> Self:
-        """The same in place: each gradient becomes `f(g, …)`."""
-        self._grads = self.map(f, *others)._grads
+    def copy_(self, x: torch.Tensor) -> Self:
+        """Replaces the gradients by the numbers in the vector `x`, column-major. Raises `ValueError` for sizes."""
+        self._grads = {id(p): part.to(float_of(p), copy=True) for p, part in _parts(self.params, x)}
         return self
 
-    def _check(self, *others: Mapping[torch.Tensor, Any]) -> None:
+    def merge_(self, *others: Grads) -> Self:
+        """Adds the tensors of `others` with their gradients, which replace those of tensors that are here too."""
+        for other in others:
+            self.params.union_(other.params)
+            self._grads.update(other._grads)
+        return self
+
+    def map(self, f: Callable[..., Any], *others: Mapping[torch.Tensor, Any]) -> Grads:
+        """New gradients `f(g, …)`, tensor by tensor; those that are None count as zeros."""
         for other in others:
             if not self.params.issetequal(other.keys()):
                 raise ValueError("gradients by different parameters can't be combined")
 
-    def _with(self, other: Any, combine: Callable[[Any, Any], Any]) -> Grads:
-        if not isinstance(other, Mapping):
-            return NotImplemented
-        self._check(other)
-        return Grads([combine(g, other[p]) for p, g in self.items()], self.params)
+        def of(p: torch.Tensor) -> Any:
+            return f(*[zeros_of(p) if gs[p] is None else gs[p] for gs in (self, *others)])
 
-    def __add__(self, other: Mapping[torch.Tensor, Any]) -> Grads:
-        return self._with(other, lambda a, b: b if a is None else a if b is None else a + b)
+        return Grads(map(of, self), self.params.copy())
 
-    def __sub__(self, other: Mapping[torch.Tensor, Any]) -> Grads:
-        return self._with(other, lambda a, b: a if b is None else -b if a is None else a - b)
+    def map_(self, f: Callable[..., Any], *others: Mapping[torch.Tensor, Any]) -> Self:
+        """The same in place: each gradient becomes `f(g, …)`."""
+        return self._become(self.map(f, *others))
 
-    def __neg__(self) -> Grads:
-        return self.map(lambda g: -g)
+    def _become(self, other: Grads) -> Self:
+        self._grads = other._grads
+        return self
 
-    def _scaled(self, c: Any, scale: Callable[[Any, Any], Any]) -> Grads:
+    def _with(self, f: Callable[[Any, Any], Any], other: Any) -> Grads:
+        return self.map(f, other) if isinstance(other, Mapping) else NotImplemented
+
+    def _scaled(self, f: Callable[[Any, Any], Any], c: Any) -> Grads:
         if isinstance(c, Grads):
             raise TypeError("gradients can be added and subtracted; multiply or divide them by a number")
-        return self.map(lambda g: scale(g, c))
+        return self.map(lambda g: f(g, c))
+
+    def __pos__(self) -> Grads:
+        return self.map(operator.pos)
+
+    def __neg__(self) -> Grads:
+        return self.map(operator.neg)
+
+    def __add__(self, other: Mapping[torch.Tensor, Any]) -> Grads:
+        return self._with(operator.add, other)
+
+    def __sub__(self, other: Mapping[torch.Tensor, Any]) -> Grads:
+        return self._with(operator.sub, other)
 
     def __mul__(self, c: Any) -> Grads:
-        return self._scaled(c, lambda g, c: g * c)
+        return self._scaled(operator.mul, c)
 
     __rmul__ = __mul__
 
     def __truediv__(self, c: Any) -> Grads:
-        return self._scaled(c, lambda g, c: g / c)
+        return self._scaled(operator.truediv, c)
+
+    def __iadd__(self, other: Mapping[torch.Tensor, Any]) -> Self:
+        return self._become(self + other)
+
+    def __isub__(self, other: Mapping[torch.Tensor, Any]) -> Self:
+        return self._become(self - other)
+
+    def __imul__(self, c: Any) -> Self:
+        return self._become(self * c)
+
+    def __itruediv__(self, c: Any) -> Self:
+        return self._become(self / c)
 
     def __repr__(self) -> str:
         return "Grads(...)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +11,12 @@ import torch
 from typing_extensions import Self
 
 __all__ = ["differentiating", "nested", "scope", "when_done", "within_gradient"]
+
+
+_IN_PLACE = (
+    "What gradient needs again can't be changed in place: "
+    "write x = x + y for x += y, and x = x.clone() before x[...] = y."
+)
 
 
 class _Local(threading.local):
@@ -76,13 +83,15 @@ class differentiating:
         self.start: int = torch.autograd._get_sequence_nr()  # type: ignore[attr-defined]
         return self
 
-    def __exit__(self, *exc: Any) -> None:
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         _local.depth -= 1
         if torch.is_grad_enabled() != self._grad:
             torch.set_grad_enabled(self._grad)
         if self.inference:
             self._inference.__exit__(None, None, None)
         if self._depth == 1:
+            if isinstance(error, RuntimeError) and re.search("in-?place operation", str(error)):
+                getattr(error, "add_note", str)(_IN_PLACE)  # Python 3.10 has no notes
             _local.token = None
             done, _local.done = _local.done, []
             for f in done:

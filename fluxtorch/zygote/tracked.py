@@ -9,7 +9,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 from typing_extensions import Self
 
-__all__ = ["Literals", "Tracked", "is_whole", "raw", "untracked"]
+__all__ = ["Literals", "Tracked", "float_of", "is_whole", "raw", "untracked", "zeros_of"]
 
 # Properties of torch's graph, which integers have none of.
 _OF_THE_GRAPH = frozenset(("requires_grad", "grad_fn", "grad", "is_leaf", "retains_grad", "_base", "output_nr"))
@@ -60,6 +60,13 @@ class Tracked(torch.Tensor):
     def __round__(self, ndigits: int | None = None) -> Any:
         return round(untracked(self)) if self.number and ndigits is None else torch.round(self, decimals=ndigits or 0)
 
+    def conjugate(self) -> Any:
+        return self.conj()
+
+    @property
+    def imag(self) -> Any:  # type: ignore[override]  # of a real number, where torch has none
+        return torch.imag(self) if self.is_complex() else 0 * self
+
     def __deepcopy__(self, memo: Any) -> Any:
         return self.clone()
 
@@ -83,6 +90,16 @@ for _op in _OPERATORS:
 def is_whole(x: torch.Tensor) -> bool:
     """Is `x` an array of integers or bools?"""
     return not (x.is_floating_point() or x.is_complex())
+
+
+def float_of(x: torch.Tensor) -> torch.dtype:
+    """The element type of a gradient by the array `x`."""
+    return torch.get_default_dtype() if is_whole(x) else x.dtype
+
+
+def zeros_of(x: torch.Tensor) -> torch.Tensor:
+    """The gradient by `x` of what doesn't depend on it."""
+    return torch.zeros(x.shape, dtype=float_of(x), device=x.device)
 
 
 def raw(x: Any) -> Any:
