@@ -22,11 +22,10 @@ import torch
 
 from fluxtorch.arrays import summary
 from fluxtorch.functors import _items, _like, functor
-from fluxtorch.layers.basic import is_size
 from fluxtorch.layers.layer import ComposedFunction
 from fluxtorch.layers.normalise import testmode_
 from fluxtorch.namedtuples import NamedTuple
-from fluxtorch.outputsize import _on_meta, outputsize
+from fluxtorch.outputsize import _is_shape, _on_meta, outputsize
 from fluxtorch.printing import function_name, show
 
 __all__ = ["autosize"]
@@ -64,7 +63,7 @@ def autosize(size: tuple[Any, ...], f: Callable[[Any], Any]) -> Any:
     >>> outputsize(m, (28, 28, 1, 32))
     (10, 32)
     """
-    if not isinstance(size, (tuple, list)) or not (all(map(is_size, size)) or all(map(_is_size, size))):
+    if not isinstance(size, (tuple, list)) or not (_is_shape(size) or all(map(_is_shape, size))):
         raise TypeError(f"autosize's first argument must be a tuple, the size of the input, and got {summary(size)}")
     if not callable(f):
         raise TypeError(
@@ -78,12 +77,8 @@ def autosize(size: tuple[Any, ...], f: Callable[[Any], Any]) -> Any:
             f"autosize needs a function that gives a model, as in lambda _: Chain(layers...), and got {m!r}"
         )
     work.sizing = True
-    outputsize(m, *((size,) if not size or is_size(size[0]) else size))
+    outputsize(m, size)
     return work.settled(m)
-
-
-def _is_size(x: Any) -> bool:
-    return isinstance(x, (tuple, list)) and all(map(is_size, x))
 
 
 def _unknown(self: Any, *_: Any) -> NoReturn:
@@ -133,6 +128,7 @@ class LazyLayer:
     def __call__(self, *xs: Any) -> Any:
         if self.layer is None:
             x = xs[0] if xs else None
+            x = x[0] if type(x) is tuple and x else x
             if not isinstance(x, torch.Tensor) or x.ndim == 0:
                 raise TypeError(
                     f"{self} needs an array as its first input, whose size tells what _ is, and got {summary(x)}"

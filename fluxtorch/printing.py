@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
-import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -61,7 +61,7 @@ def show(x: Any, compact: bool = False) -> str:
     if isinstance(x, float):
         return _float(x, compact)
     if isinstance(x, complex):
-        return _number(x, compact, single=False)
+        return _number(x, compact)
     if isinstance(x, str):
         return '"' + x.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
     if isinstance(x, torch.Tensor):
@@ -76,8 +76,11 @@ def show(x: Any, compact: bool = False) -> str:
         return _fields(vars(x), compact)
     if isinstance(x, torch.dtype):
         return str(x)
-    if isinstance(x, nn.Module):
+    if isinstance(x, nn.Module) or hasattr(type(x), "_expand"):
         return str(x)
+    if isinstance(x, functools.partial):
+        given = [show(v, compact) for v in (x.func, *x.args)]
+        return f"partial({', '.join(given + [f'{k} = {show(v, compact)}' for k, v in x.keywords.items()])})"
     return (function_name(x) if callable(x) else "") or repr(x)
 
 
@@ -109,7 +112,7 @@ def function_name(f: Any) -> str:
     return getattr(f, "__name__", "")
 
 
-def _float(x: float, compact: bool = False, single: bool = False) -> str:
+def _float(x: float, compact: bool = False, kind: torch.dtype = torch.float64) -> str:
     """A float in Julia's form: shortest digits that read back as the same number."""
     if math.isnan(x):
         return "NaN"
@@ -117,28 +120,31 @@ def _float(x: float, compact: bool = False, single: bool = False) -> str:
         return "Inf" if x > 0 else "-Inf"
     if compact:
         digits = f"{x:.6g}"
-    elif single:
-        exact32 = struct.pack("f", x)
-        digits = next(d for d in (f"{x:.{p}g}" for p in range(1, 10)) if struct.pack("f", float(d)) == exact32)
+    elif kind is not torch.float64:
+        digits = next(d for d in (f"{x:.{p}g}" for p in range(1, 10)) if _rounded(float(d), kind) == x)
     else:
-        digits = repr(x)
+        digits = repr(float(x))  # NumPy's floats are floats, too
     exact = Decimal(digits).normalize()
     power = exact.adjusted() if exact else 0
-    if -5 < power < 6:
+    if -5 < power < (3 if kind is torch.float16 else 6):
         plain = f"{exact:f}"
         return plain if "." in plain else plain + ".0"
     head = f"{exact.scaleb(-power):f}"
     return f"{head if '.' in head else head + '.0'}e{power}"
 
 
-def _number(x: Any, compact: bool, single: bool) -> str:
+def _rounded(x: float, kind: torch.dtype) -> float:
+    return torch.tensor(x, dtype=kind, device="cpu").item()
+
+
+def _number(x: Any, compact: bool, kind: torch.dtype = torch.float64) -> str:
     if isinstance(x, bool):
         return str(int(x))
     if isinstance(x, float):
-        return _float(x, compact, single)
+        return _float(x, compact, kind)
     if isinstance(x, complex):
-        sign = "-" if math.copysign(1.0, x.imag) < 0 else "+"
-        return f"{_float(x.real, compact, single)} {sign} {_float(abs(x.imag), compact, single)}im"
+        sign, times = "-" if math.copysign(1.0, x.imag) < 0 else "+", "" if math.isfinite(x.imag) else "*"
+        return f"{_float(x.real, compact, kind)} {sign} {_float(abs(x.imag), compact, kind)}{times}im"
     return str(x)
 
 
@@ -146,17 +152,18 @@ def _tensor(x: torch.Tensor, compact: bool) -> str:
     if x.device.type == "meta":
         return f"{tuple(x.shape)} on meta"
     x = x.detach()
-    single = x.dtype in (torch.float32, torch.float16, torch.bfloat16, torch.complex64)
+    kind = x.dtype.to_real()
     if x.ndim == 0:
         value = x.item()
-        return show(value) if isinstance(value, bool) else _number(value, compact, single)
+        return show(value) if isinstance(value, bool) else _number(value, compact, kind)
     plain = (torch.get_default_dtype(), torch.float64, torch.int64)
     prefix = "" if x.dtype in plain else julia_type(x)
     if x.numel() == 0:
-        return f"{julia_type(x)}[]" if x.ndim == 1 else f"{'×'.join(map(str, x.shape))} empty array"
+        name = f"Matrix{{{julia_type(x)}}}" if x.ndim == 2 else f"Array{{{julia_type(x)}, {x.ndim}}}"
+        return f"{julia_type(x)}[]" if x.ndim == 1 else f"{name}(undef, {', '.join(map(str, x.shape))})"
 
     def cell(v: torch.Tensor) -> str:
-        return _number(v.item(), compact, single)
+        return _number(v.item(), compact, kind)
 
     def ends(n: int, most: int) -> tuple[list[int], list[int]]:
         half = most // 2
@@ -174,23 +181,19 @@ def _tensor(x: torch.Tensor, compact: bool) -> str:
 
     if x.ndim == 1:
         body = "  …  ".join(", ".join(cell(x[i]) for i in part) for part in ends(len(x), 20) if part)
-    elif x.ndim == 2:
-        body = matrix(x)
     else:
-        body = _slices(x, matrix)
+        body = _slices(x, matrix) + (";" * x.ndim if x.shape[-1] == 1 else "")
     return f"{prefix}[{body}]"
 
 
-def _slices(x: torch.Tensor, matrix: Any) -> str:
+def _slices(x: torch.Tensor, matrix: Callable[[torch.Tensor], str]) -> str:
     if x.ndim == 2:
         return matrix(x)
-    separator = ";" * x.ndim + " "
-    last = x.shape[-1]
-    shown = range(last) if last <= 4 else [0, 1, last - 2, last - 1]
-    parts = [_slices(x[..., i], matrix) for i in shown]
-    if last > 4:
-        parts.insert(2, "…")
-    return separator.join(parts)
+    n, mark = x.shape[-1], ";" * x.ndim
+    parts = [_slices(x[..., i], matrix) for i in (range(n) if n <= 10 else (0, 1, 2, n - 3, n - 2, n - 1))]
+    if n > 10:
+        parts[2:4] = [f"{parts[2]}{mark} … {mark} {parts[3]}"]
+    return f"{mark} ".join(parts)
 
 
 def underscorise(n: int) -> str:

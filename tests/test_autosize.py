@@ -1,6 +1,7 @@
-"""`autosize`: Flux's tests of its macro, and what a function in its place has to get right."""
+"""`outputsize`; `autosize`: Flux's tests of its macro, and what a function in its place has to get right."""
 
 import functools
+import itertools
 import math
 import operator
 
@@ -9,6 +10,7 @@ import torch
 
 import fluxtorch as Flux
 from fluxtorch import *
+from fluxtorch import base
 from fluxtorch.autosize import LazyLayer, autosize
 from fluxtorch.layers.combine import Bilinear, Parallel, SkipConnection
 from fluxtorch.layers.embedding import Embedding
@@ -20,6 +22,165 @@ def sizes(m):
 
 def block(n, m):
     return Chain(Dense(n | to | m, relu), Dense(m | to | n))
+
+
+def joining(mx, x):
+    return base.cat(mx, x, dims=2)
+
+
+BASIC = [
+    (Chain(Conv((3, 3), 3 | to | 16), Conv((3, 3), 16 | to | 32)), (10, 10, 3, 1), (6, 6, 32, 1)),
+    (Chain(Dense(10, 8, σ), Dense(8, 5), Dense(5, 2)), (10, 30), (2, 30)),
+    (Flux.Scale(10), (10, 1), (10, 1)),
+    (Maxout(lambda: Conv((3, 3), 3 | to | 16), 2), (10, 10, 3, 1), (8, 8, 16, 1)),
+    (Maxout(lambda: Dense(5 | to | 7, tanh), 3), (5, 11), (7, 11)),
+    (flatten, (5, 5, 3, 10), (75, 10)),
+    (Flux.unsqueeze(dims=2), (5, 7, 13), (5, 7, 1, 13)),
+    (Bilinear(10, 10, 7), (10,), (7,)),
+    (Bilinear(10, 10, 7), (10, 32), (7, 32)),
+    (Chain(Conv((3, 3), 3 | to | 16), BatchNorm(16), flatten, Dense(1024, 10)), (10, 10, 3, 50), (10, 50)),
+    (SkipConnection(Conv((3, 3), 3 | to | 16, pad=1), joining), (10, 10, 3, 1), (10, 10, 19, 1)),
+    (Parallel(joining, Conv((3, 3), 3 | to | 16, pad=1), identity), (10, 10, 3, 1), (10, 10, 19, 1)),
+    (Conv((3, 3), 3 | to | 16, stride=2), (5, 5, 3, 1), (2, 2, 16, 1)),
+    (Conv((3, 3), 3 | to | 16, stride=2, pad=3, dilation=2), (5, 5, 3, 100), (4, 4, 16, 100)),
+    (ConvTranspose((3, 3), 3 | to | 16, stride=2, pad=3, dilation=2), (4, 4, 3, 1), (5, 5, 16, 1)),
+    (DepthwiseConv((3, 3), 3 | to | 6), (10, 10, 3, 1), (8, 8, 6, 1)),
+    (DepthwiseConv((3, 3), 3 | to | 6, stride=2, pad=3), (5, 5, 3, 1), (5, 5, 6, 1)),
+    (CrossCor((3, 3), 3 | to | 16, stride=2, pad=3), (5, 5, 3, 1), (5, 5, 16, 1)),
+    (MaxPool((2, 2), stride=2, pad=3), (5, 5, 2, 1), (5, 5, 2, 1)),
+    (MeanPool((2, 2)), (10, 10, 3, 1), (5, 5, 3, 1)),
+    (Dropout(0.1), (10, 10), (10, 10)),
+    (AlphaDropout(0.1), (10, 10), (10, 10)),
+    (Flux.LayerNorm(32), (32, 32, 3, 16), (32, 32, 3, 16)),
+    (BatchNorm(3), (32, 32, 3, 16), (32, 32, 3, 16)),
+    (Flux.InstanceNorm(3), (32, 32, 3, 16), (32, 32, 3, 16)),
+    (Flux.GroupNorm(16, 4), (32, 32, 16, 16), (32, 32, 16, 16)),
+    (RNN(2 | to | 3), (2, 4), (3, 4)),
+]
+
+
+@pytest.mark.parametrize(("m", "size", "want"), BASIC, ids=range(len(BASIC)))
+def test_outputsizes_of_flux_s_tests(m, size, want):
+    assert outputsize(m, size) == want
+    if size[-1] == 1:
+        assert outputsize(m, size[:-1], padbatch=True) == want
+
+
+ACTIVATIONS = (
+    "celu elu gelu hardsigmoid hardtanh leakyrelu lisht logcosh logσ mish relu relu6 rrelu selu σ softplus softshrink "
+    "softsign swish tanhshrink trelu"
+).split()
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_outputsizes_of_activations(name):
+    assert outputsize(Dense(10, 5, getattr(Flux, name)), (10, 1)) == (5, 1)
+
+
+def test_outputsizes_of_several_inputs():
+    par = Parallel(vcat, Dense(2, 4, relu), Dense(3, 6, relu))
+    for m, n in ((par, 10), (Chain(par, Dense(10, 13, tanh), softmax), 13)):
+        assert outputsize(m, (2,), (3,)) == outputsize(m, ((2,), (3,))) == (n,)
+        assert outputsize(m, (2,), (3,), padbatch=True) == outputsize(m, ((2,), (3,)), padbatch=True) == (n, 1)
+        assert outputsize(m, (2, 7), (3, 7)) == (n, 7)
+    assert outputsize(Dense(2, 4), ((2, 7),)) == (4, 7)
+    # The model gets them as a tuple, always.
+    assert outputsize(lambda xs: xs[1], (2,), (3,)) == (3,)
+    with pytest.raises(TypeError, match="positional argument"):
+        outputsize(lambda x, y: x, (2,), (3,))
+
+
+def test_outputsizes_of_lists_of_layers():
+    for kind in (list, tuple):
+        assert outputsize(kind([Dense(10 | to | 4), Dense(4 | to | 2)]), (10, 1)) == (2, 1)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("convert", [f16, f64])
+def test_outputsizes_of_other_element_types(convert):
+    m = convert(Chain(Conv((3, 3), 1 | to | 2, relu), BatchNorm(2), GlobalMeanPool(), flatten, Dense(2 | to | 3)))
+    assert outputsize(m, (5, 5, 1, 4)) == (3, 4)
+    assert outputsize(convert(Bilinear(3 | to | 2)), (3, 4)) == (2, 4)
+    for m in (BatchNorm(4), Flux.GroupNorm(4, 2), Flux.LayerNorm(5), RNN(5 | to | 5)):
+        assert outputsize(convert(m), (5, 4, 2)) == (5, 4, 2)
+
+
+def test_errors_of_outputsize():
+    for m, size, words in (
+        (Dense(10, 5), (5, 2), r"layer Dense\(10 => 5\) expects size\(input, 0\) == 10, but got 5×2 tensor"),
+        (Chain(Dense(10, 8, σ), Dense(8, 4), Dense(5, 2)), (10,), r"layer Dense\(5 => 2\)"),
+        (
+            Chain(Conv((3, 3), 3 | to | 16), relu),
+            (10, 10, 7, 64),
+            r"layer Conv\(\(3, 3\), 3 => 16\) expects size\(input, 2\) == 3, but got 10×10×7×64 tensor of float32",
+        ),
+        (Conv((3, 3), 3 | to | 16), (5, 5, 2), r"expects ndims\(input\) == 4"),
+        (BatchNorm(3), (32, 32, 5, 1), "BatchNorm"),
+        (Flux.InstanceNorm(3), (32, 32, 5, 1), "InstanceNorm"),
+        (Flux.GroupNorm(16, 4), (32, 32, 15, 4), "GroupNorm"),
+    ):
+        with pytest.raises(DimensionMismatch, match=words):
+            outputsize(m, size)
+    for args, words in (
+        ((), "expects the size of an input"),
+        ((3,), "sizes as tuples of whole numbers, and got 3"),
+        (((3, 1.5),), "sizes as tuples of whole numbers"),
+        (((3, 1), 3), "sizes as tuples of whole numbers, and got 3"),
+    ):
+        with pytest.raises(TypeError, match=words):
+            outputsize(Dense(3, 2), *args)
+    with pytest.raises(ValueError, match="at least 0, and got -1"):
+        outputsize(Dense(3, 2), (3, -1))
+    with pytest.raises(TypeError, match="needs a model that gives an array, and function <lambda> gives 3"):
+        outputsize(lambda x: 3, (3, 1))
+
+
+def test_make_model_of_the_manual():
+    def make_model(width, height, inchannels=1, nclasses=10, *, layer_config=(16, 16, 32, 64)):
+        conv_layers = [Conv((5, 5), inchannels | to | layer_config[0], relu, pad=SamePad())]
+        for inch, outch in itertools.pairwise(layer_config):
+            conv_layers.append(Conv((3, 3), inch | to | outch, sigmoid, stride=2))
+        conv_outsize = outputsize(conv_layers, (width, height, inchannels), padbatch=True)
+        inferred = autosize(
+            (width, height, inchannels, 1), lambda _: Chain(*conv_layers, Flux.flatten, Dense(_ | to | nclasses))
+        )
+        return Chain(*conv_layers, Flux.flatten, Dense(math.prod(conv_outsize) | to | nclasses)), inferred
+
+    for m in make_model(28, 28, 3, layer_config=[9, 17, 33, 65]):
+        assert outputsize(m, (28, 28, 3, 42)) == (10, 42) == m(randn32(28, 28, 3, 42)).shape
+    m = autosize(
+        (28, 28, 1, 32),
+        lambda _: Chain(Conv((3, 3), _ | to | 5, relu, stride=2), Flux.flatten, Dense(_ | to | 10)),
+    )
+    assert str(m[-1]) == "Dense(845 => 10)"
+    assert outputsize(m[0], (28, 28, 1, 32)) == (13, 13, 5, 32)
+
+
+def test_outdims_of_flux_0_10():
+    assert outdims(Flux.Diagonal(10), (10,)) == (10,)
+    m = Maxout(lambda: Conv((3, 3), 3 | to | 16), 2)
+    assert outdims(m, (10, 10)) == (8, 8)
+    wide = {"stride": 2, "pad": 3, "dilation": 2}
+    for kind, out in ((Conv, 16), (DepthwiseConv, 6), (CrossCor, 16)):
+        for kws, size, want in (
+            ({}, (10, 10), (8, 8)),
+            ({"stride": 2}, (5, 5), (2, 2)),
+            ({"stride": 2, "pad": 3}, (5, 5), (5, 5)),
+            (wide, (5, 5), (4, 4)),
+        ):
+            assert outdims(kind((3, 3), 3 | to | out, **kws), size) == want
+    for kws, size, want in (
+        ({}, (8, 8), (10, 10)),
+        ({"stride": 2}, (2, 2), (5, 5)),
+        ({"stride": 2, "pad": 3}, (5, 5), (5, 5)),
+        (wide, (4, 4), (5, 5)),
+    ):
+        assert outdims(ConvTranspose((3, 3), 3 | to | 16, **kws), size) == want
+    for kind in (MaxPool, MeanPool):
+        assert outdims(kind((2, 2)), (10, 10)) == outdims(kind((2, 2), stride=2, pad=3), (5, 5)) == (5, 5)
+        assert outdims(kind((2, 2), stride=1), (5, 5)) == (4, 4)
+    with pytest.raises(TypeError, match="try outputsize"):  # Flux 0.10 doesn't know them either
+        outdims(GlobalMaxPool(), (10, 10))
 
 
 def test_dense():
@@ -81,6 +242,8 @@ def test_several_inputs_and_branches():
     assert autosize((3, 1), lambda _: Bilinear(_ | to | 10))(randn32(3, 4)).shape == (10, 4)
     m = autosize((3,), lambda _: SkipConnection(Dense(_ | to | _), Bilinear(_ | to | 10)))  # which gets two inputs
     assert m(randn32(3, 4)).shape == (10, 4)
+    m = autosize(((3, 5), (4, 5)), lambda _: Bilinear((_, 4) | to | 10))  # by the first of them
+    assert m.weight.shape == (10, 3, 4)
     m = autosize((3,), lambda _: Bilinear((_, 3) | to | 10))  # which Flux can't
     assert m(randn32(3), randn32(3)).shape == (10,)
 

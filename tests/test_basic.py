@@ -1,5 +1,8 @@
 """Dense, Scale, Chain, Maxout, activations, flatten: against torch.nn and Flux's documented numbers."""
 
+import operator
+
+import numpy
 import pytest
 import torch
 import torch.nn.functional as F
@@ -41,8 +44,24 @@ class TestDense:
         assert Dense(3 | to | 4, bias=torch.arange(4.0)).bias.tolist() == [0, 1, 2, 3]
         assert Dense((3, 4)).weight.shape == (4, 3)
         assert torch.equal(Dense(2 | to | 3, init=ones32).weight, torch.ones(3, 2))
+        for bias in (True, [1, 2, 3, 4]):
+            assert Dense(3, 4, init=randn, bias=bias).bias.dtype == torch.float64
+        whole = Dense(2 | to | 3, init=lambda *size: numpy.ones(size, dtype=int))  # floats, which can be trained
+        assert whole.weight.dtype == torch.float32 and len(params(whole)) == 2
+        assert Dense(numpy.prod([2, 5]) | to | numpy.int64(3)).weight.shape == (3, 10)
+
+    def test_keywords_of_flux_up_to_0_12(self):
+        d = Dense(2, 3, relu, initW=lambda *size: 7 * ones32(*size), initb=ones)
+        assert torch.equal(d.W, torch.full((3, 2), 7.0))
+        assert d.b.tolist() == [1, 1, 1] and d.b.dtype == torch.float32 and d.σ is relu
+        assert Dense(2, 3, initb=ones, bias=False).bias is False
+        x = torch.tensor([[1.0, 2.0]] * 10, dtype=torch.float64)
+        assert Dense(10, 2, identity, initW=ones, initb=zeros)(x).tolist() == [[10, 20], [10, 20]]
+        y = Maxout((lambda x: x, lambda x: 2 * x, lambda x: 0.5 * x))(x)  # the layers as one tuple
+        assert torch.equal(y, 2 * x)
         assert str(Dense(3, 4, relu, bias=False)) == "Dense(3 => 4, relu; bias=false)"
 
+    @pytest.mark.filterwarnings("ignore:Layer with Float32")
     def test_documented_numbers(self):
         assert torch.equal(Dense(10 | to | 2, init=ones32)(ones(10, 1)), torch.full((2, 1), 10.0))
         assert torch.equal(Dense(10 | to | 2, init=ones32)(ones(10, 2)), torch.full((2, 2), 10.0))
@@ -66,6 +85,14 @@ class TestDense:
             (lambda: Dense(torch.ones(3)), DimensionMismatch, "matrix"),
             (lambda: Dense(torch.ones(3, 2), torch.ones(2)), DimensionMismatch, r"expected bias of size \(3,\)"),
             (lambda: Dense(10 | to | 5, bias="yes"), TypeError, "bias"),
+            (lambda: Dense(torch.ones(3, 2), True, bias=False), TypeError, "Dense got a bias twice: true and false"),
+            (
+                lambda: Dense(3 | to | 2, init=lambda *size: torch.ones(size[::-1])),
+                DimensionMismatch,
+                r"init of Dense must give an array of size \(2, 3\), and gave 3×2 tensor of float32",
+            ),
+            (lambda: Dense(3 | to | 2, init=lambda *size: None), DimensionMismatch, "and gave None"),
+            (lambda: Dense(torch.ones(5), torch.ones(5), tanh), DimensionMismatch, "matrix"),
         ],
     )
     def test_bad_constructor(self, make, error, message):
@@ -83,6 +110,25 @@ class TestDense:
             d(torch.tensor(1.0))
         with pytest.raises(TypeError, match="expects an array as input, but got 'text'"):
             d("text")
+        with pytest.raises(TypeError, match="expects an array as input, but got 1"):
+            Dense(1 | to | 5)(1)
+
+    def test_type_matching_of_flux_s_tests(self):
+        d1 = Dense(2 | to | 3)
+        d2 = Dense(d1.weight, False)
+        for x in (
+            torch.randn(2, 4),
+            torch.randn(2, 4).double(),
+            torch.randint(-5, 6, (2, 4)),
+            torch.rand(2, 4) > 0.5,
+            onehotbatch([True, False, False, True, True], (True, False)),
+        ):
+            want = d1.weight @ torch.as_tensor(x).float()
+            for d in (d1, d2):
+                torch.testing.assert_close(d(x), want)
+        z = torch.randn(2, 4, dtype=torch.complex64)  # passes unconverted
+        for y in (d1(z), d2(z)):
+            torch.testing.assert_close(y, torch.complex(d2(z.real), d2(z.imag)))
 
     def test_element_types(self):
         basic._warned.clear()
@@ -118,9 +164,27 @@ class TestScale:
         assert Scale(2, 3, relu)(torch.ones(2, 3, 4)).shape == (2, 3, 4)
         assert gradient(lambda m: m(torch.ones(2, 3)).sum(), s)[0].bias.tolist() == [3, 3]
 
+    def test_numbers_of_flux_s_tests(self):
+        for s in (Scale(10), Scale(10, bias=False), Scale(10, tanh)):
+            assert s(randn(10)).shape == s(randn(1)).shape == (10,)
+        assert Scale(2)([[1, 2]]).tolist() == [[1, 2], [1, 2]]
+        assert Scale(2)([1, 2]).tolist() == [1, 2]
+        assert Scale(2, init=randn)([1, 2]).tolist() != [1, 2]
+        assert Scale(2, bias=False)([[1, 2], [3, 4]]).tolist() == [[1, 2], [3, 4]]
+        assert Scale(2, abs2, bias=False, init=ones)([[1, 2], [3, 4]]).tolist() == [[1, 4], [9, 16]]
+        for s in (Scale(2), Scale(2, 3), Scale(2, 3, 4, bias=False)):
+            assert s(rand(2, 3, 4)).shape == (2, 3, 4)
+        assert Scale(2, 3, bias=False)(rand(2, 1, 4)).shape == (2, 3, 4)
+        assert torch.equal(Scale(2, 3, tanh, bias=False, init=zeros)(rand(2, 1, 4)), zeros(2, 3, 4))
+
     def test_bad_input(self):
         with pytest.raises(DimensionMismatch, match="from the first"):
             Scale(3)(torch.ones(2, 3))
+        for args in ((1.0,), (1.0, 2.0), (), (tanh,)):
+            with pytest.raises(TypeError, match="Scale expects"):
+                Scale(*args)
+        with pytest.raises(RuntimeError, match="meta"):  # what torch can't do is not said to be the axes' fault
+            Scale(3)(torch.ones(3, device="meta"))
         with pytest.raises(TypeError, match="sizes of its scale"):
             Scale()
         with pytest.raises(TypeError, match="whole numbers"):
@@ -129,6 +193,15 @@ class TestScale:
     def test_diagonal(self):
         d = Flux.Diagonal(2)
         assert d.α is d.scale and d.β is d.bias
+        assert d([[1, 2], [3, 4]]).tolist() == [[1, 2], [3, 4]]
+        d = Flux.Diagonal(2, 3, initα=lambda *size: 5 * ones(*size), initβ=ones)
+        assert d.α.dtype == torch.float64 and d(torch.ones(2, 3)).tolist() == [[6, 6, 6], [6, 6, 6]]
+        α, β = torch.tensor([2.0, 3.0]), torch.tensor([1.0, 0.0])
+        d = Flux.Diagonal(α, β)
+        assert d.α is α and d([[1], [1]]).tolist() == [[3], [3]]
+        assert Flux.Diagonal(10)(1).tolist() == [1] * 10 and Flux.Diagonal(2)(2.5).tolist() == [2.5] * 2
+        with pytest.raises(TypeError, match="Diagonal expects its sizes to be whole numbers, and got tanh"):
+            Flux.Diagonal(2, tanh)
 
 
 class TestChain:
@@ -156,6 +229,32 @@ class TestChain:
         with pytest.raises(ValueError, match="cannot have a named layer called `layers`"):
             Chain(layers=Dense(1, 1))
 
+    def test_several_inputs(self):
+        """As in Flux 0.16: the first layer gets a tuple."""
+        assert Chain(identity, identity)(1, 2, 3) == (1, 2, 3)
+        assert Chain(identity, Parallel(operator.add, lambda x: 1 / x, abs2))(4, 5) == 25.25
+
+    def test_rebuilding_keeps_names(self):
+        m = Chain(first=Dense(10, 5, σ), second=Dense(5, 2))
+        for other in (m[0:2], fmap(identity, m)):
+            assert list(other.keys()) == ["first", "second"] and other[0].weight is m[0].weight
+        for bad in (lambda: m["third"], lambda: Chain(relu)["first"]):
+            with pytest.raises((KeyError, TypeError)):
+                bad()
+
+    def test_activations_of_flux_s_tests(self):
+        x = torch.randn(10)
+        one, two, three = activations(Chain(lambda x: x**2, lambda x: x - 3, lambda x: x.tan()), x)
+        assert torch.equal(one, x**2) and torch.equal(two, x**2 - 3) and torch.equal(three, (x**2 - 3).tan())
+        assert activations(Chain(identity, lambda x: "foo"), x)[1] == "foo"
+        c = Chain(Dense(3, 5, relu, init=ones32), Dense(5, 1, relu, init=ones32))
+        c2 = Chain(enc=c[0], dec=c[1])
+        x = torch.ones(3)
+        assert [a.tolist() for a in activations(c, x)] == [a.tolist() for a in activations(c2, x)] == [[3] * 5, [15]]
+        for m in (c, c2):
+            gs = gradient(lambda m=m: activations(m, x)[1][0], params(m))
+            assert gs[c[0].weight].tolist() == [[1, 1, 1]] * 5 and gs[c[1].bias].tolist() == [1]
+
     def test_plain_functions_and_numbers(self):
         assert Chain(lambda x: x**2, lambda x: x + 1)(5) == 26
         assert activations(Chain(lambda x: x + 1, lambda x: x * 2, lambda x: x**3), 1) == (2, 4, 64)
@@ -169,6 +268,38 @@ class TestChain:
         m = Chain([Dense(2, 3), Dense(3, 1)])
         assert len(params(m)) == 4 and m(torch.ones(2)).shape == (1,)
         assert str(m) == "Chain([Dense(2 => 3), Dense(3 => 1)])"
+        assert str(m[1:]) == "Chain([Dense(3 => 1)])"
+
+    def test_a_list_of_layers_has_the_gradients_of_the_layers(self):
+        m = Chain(Dense(3, 4, tanh, bias=False), Dense(4, 2))
+        mv = Chain([m[0], m[1]])
+        assert sum(p.numel() for p in params(m)) == sum(p.numel() for p in params(mv)) == 22
+        x, y = torch.randn(3, 5), torch.rand(2, 5) > 0.5
+        torch.testing.assert_close(m(x), mv(x))
+        g, gv = (gradient(lambda m=m: Flux.logitcrossentropy(m(x), y), params(m)) for m in (m, mv))
+        torch.testing.assert_close(g[m[0].weight], gv[mv[0].weight])
+        torch.testing.assert_close(g[m[1].bias], gv[mv[1].bias])
+        (flat, re), (flatv, rev) = Flux.destructure(m), Flux.destructure(mv)
+        torch.testing.assert_close(flat, flatv)
+        z = torch.rand(22)
+        torch.testing.assert_close(re(z)[0].weight, rev(z)[0].weight)
+
+    def test_second_derivatives(self):
+        """Flux's issue with softmax, and NNlib's number 362, among them."""
+        x = torch.tensor([1.0, 2.0, 3.0])
+        m = Chain(Dense(3, 4, tanh, bias=False), Dense(4, 2))
+        for f in (m, Chain([*m]), Chain(Dense(3, 4, tanh), Dense(4, 2), softmax, lambda p: p[:1])):
+            f = f64(f)
+            want = torch.autograd.functional.hessian(lambda x, f=f: f(x).sum(), x.double())
+            torch.testing.assert_close(hessian(lambda x, f=f: f(x).sum(), x.double()), want)
+            assert want.abs().max() > 1e-4
+        m = Chain(Conv((3,), 2 | to | 3, tanh), Dense(2, 2))
+        x = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0], [7.0, 8.0]])[..., None] / 8
+        want = torch.autograd.functional.hessian(lambda x: m(x).sum(), x)
+        order = [i * 2 + j for j in range(2) for i in range(4)]
+        torch.testing.assert_close(
+            hessian(lambda x: m(x).sum(), x), want.reshape(8, 8)[order][:, order], rtol=1e-4, atol=1e-6
+        )
 
     def test_wrong_sizes(self):
         with pytest.raises(DimensionMismatch, match=r"layer Dense\(2 => 1\)"):
@@ -197,16 +328,34 @@ class TestMaxout:
         assert m([[-2, -1, 0, 1, 2]]).tolist() == [[4, 1, 0, 3, 6]]
         assert Maxout(lambda: Dense(ones(2, 1), False), 2)(ones(1)).tolist() == [1, 1]
 
+    def test_numbers_of_flux_s_tests(self):
+        x = rand(40)
+        assert torch.equal(Maxout(lambda: identity, 4)(x), x)
+        assert torch.equal(Maxout(lambda x: x, lambda x: 2 * x, lambda x: 0.5 * x)(x), 2 * x)
+        outer = lambda *w: lambda x: torch.tensor(w)[:, None] @ x  # noqa: E731
+        y = Maxout(outer(0.5, 0.1), outer(0.2, 0.7))(torch.tensor([[3.0, 2.0]]))
+        torch.testing.assert_close(y, torch.tensor([[1.5, 1.0], [2.1, 1.4]]))
+        m = Maxout(lambda: Dense(32, 64), 4)
+        assert len(params(m)) == 8 and m.over[0] is m.layers[0]
+
+    def test_sizes_that_differ_line_up_from_the_first_axis(self):
+        x = torch.tensor([[1.0, 9.0], [5.0, 2.0]])
+        assert Maxout(identity, lambda x: 3 * x[:, 0] - 2)(x).tolist() == [[1, 9], [13, 13]]
+        assert Maxout(lambda x: x[:1], identity)(x).tolist() == [[1, 9], [5, 9]]
+
     def test_gradient_goes_to_the_largest(self):
         m = Maxout(Dense([[1.0], [2.0]], False), Dense([[2.0], [1.0]], False))
         grad = gradient(lambda m: m(torch.ones(1)).sum(), m)[0]
         assert grad.layers[0].weight.tolist() == [[0], [1]] and grad.layers[1].weight.tolist() == [[1], [0]]
 
     def test_bad_input(self):
-        with pytest.raises(TypeError, match="at least one"):
-            Maxout()
-        with pytest.raises(DimensionMismatch, match="different sizes"):
-            Maxout(Dense(2, 3), Dense(2, 1))(torch.ones(2))
+        for args in ((), (relu, 0), (3,), (relu, "x"), (lambda: 3, 2)):
+            with pytest.raises(TypeError, match="Maxout needs at least one layer"):
+                Maxout(*args)
+        with pytest.raises(DimensionMismatch, match="lengths 3 and 2"):
+            Maxout(Dense(2, 3), Dense(2, 2))(torch.ones(2))
+        with pytest.raises(TypeError, match=r"layer Maxout\(relu, tanh\) expects an array as input, but got 3"):
+            Maxout(relu, tanh)(3)
 
 
 def test_flatten_is_column_major():

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from fluxtorch.base import cat, cos, hcat, identity, log, rand, sin, tanh, vcat, zeros
+from fluxtorch.base import abs2, cat, cos, hcat, identity, log, rand, sin, sqrt, tanh, vcat, zeros
 from fluxtorch.devices import f64
 from fluxtorch.errors import DimensionMismatch
 from fluxtorch.functors import children, fmap
@@ -174,6 +174,19 @@ def test_parallel_in_trivial_cases():
     close(Parallel(operator.add, tanh)((x,)), x.tanh())
 
 
+def test_parallel_of_flux_0_16():
+    p = Parallel(operator.add, abs2, sqrt)
+    assert p(3, 4) == p((3, 4)) == 11 and p(4) == 18
+    close(Parallel(hcat, lambda x: 1 / x)(1, 2, 4), [[1.0, 0.5, 0.25]])
+    assert Parallel(operator.truediv, abs)(3, -4) == Parallel(operator.truediv, f=abs)((3, -4)) == 0.75
+    close(Parallel(hcat, inv=lambda x: 1 / x)((1, 2, 4)), [[1.0, 0.5, 0.25]])
+    assert p((4,)) == p(((4,),)) == 18 and p(((3, 4),)) == 11  # a tuple is always splatted
+    for m in (p, p[:1]):
+        for args in ((), ((),)):
+            with pytest.raises(ValueError, match="but got 0 inputs"):
+                m(*args)
+
+
 def test_the_connection_is_called_once():
     count = 0
 
@@ -188,6 +201,8 @@ def test_the_connection_is_called_once():
     assert count == 2
     Parallel(connection, sin)(1)
     assert count == 3
+    Parallel(connection, sin)(1, 2, 3)
+    assert count == 4
 
 
 def test_connections_of_any_number():
@@ -438,6 +453,7 @@ def test_bilinear_of_other_numbers():
         (lambda: Bilinear((3, 2.0) | to | 2), TypeError, "whole numbers, and got 2.0"),
         (lambda: Bilinear(3 | to | 2, "tanh"), TypeError, 'expects a function as its activation, and got "tanh"'),
         (lambda: Bilinear(3 | to | 2, tanh, True), TypeError, "1 argument too many"),
+        (lambda: Bilinear(torch.rand(2, 3, 3), False, bias=[1.0, 2.0]), TypeError, "Bilinear got a bias twice"),
         (
             lambda: Bilinear((3, 4) | to | 2)(torch.ones(3, 2), torch.ones(3, 2)),
             DimensionMismatch,

@@ -553,6 +553,33 @@ def test_depthwise_of_given_weights():
     assert layer.bias.shape == (30,) and layer.bias.dtype == torch.float32
 
 
+@pytest.mark.parametrize("kind", [Conv, CrossCor, ConvTranspose])
+def test_the_keyword_weight_of_flux_0_11_and_0_12(kind):
+    w, b = rand32(3, 2, 2), rand32(2)
+    want = kind(w, b, tanh, stride=2)
+    for m in (
+        kind(weight=w, bias=b, activation=tanh, stride=2),
+        kind((3,), 2 | to | 2, tanh, weight=w, bias=b, stride=2),
+    ):
+        assert m.weight is w and m.bias is b and str(m) == str(want)
+        x = images(7, 2, 3)
+        close(m(x), want(x))
+    assert kind(weight=w, bias=False).bias is False and kind(weight=w).bias.tolist() == [0, 0]
+
+
+def test_depthwise_of_older_flux():
+    # Flux 0.8: as many channels out as in, if it is one number.
+    assert str(DepthwiseConv((2, 3), 3, relu)) == "Conv((2, 3), 3 => 3, relu, groups=3)"
+    # Flux ≤ 0.12: the last axis of the weight is `in`, and the results of a channel follow each other.
+    w, x = depthwiseconvfilter((3, 2), 2 | to | 6), images(6, 5, 2, 3)
+    for m in (
+        DepthwiseConv(weight=w, bias=False, stride=2),
+        DepthwiseConv((3, 2), 2 | to | 6, weight=w, bias=False, stride=2),
+    ):
+        assert str(m) == "Conv((3, 2), 2 => 6, stride=2, groups=2, bias=false)"
+        close(m(x), depthwiseconv(x, w, stride=2))
+
+
 def test_transposed():
     x = zeros32(5, 5, 1, 1)
     y = Conv((3, 3), 1 | to | 1)(x)
@@ -667,6 +694,13 @@ def test_element_types():
         close(layer(whole), layer(whole.float()))
         close(layer(whole.tolist()), layer(whole.float()))
         assert copy.deepcopy(layer).to(torch.bfloat16)(x.bfloat16()).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("kind", [Conv, CrossCor, ConvTranspose])
+def test_complex_input(kind):
+    m, z = kind((2, 2), 1 | to | 2, bias=[1.0, 2.0]), torch.randn(3, 3, 1, 2, dtype=torch.complex64)
+    alone = kind(m.weight, False)
+    close(m(z), torch.complex(m(z.real), alone(z.imag)))
 
 
 def test_mixed_types_promote():
@@ -831,7 +865,13 @@ WRONG = [
     (lambda: DepthwiseConv((3, 3)), TypeError, "DepthwiseConv expects a window and a pair of channels"),
     (lambda: Conv((3, 3), 3, 7), TypeError, r"Conv expects a pair of channels, as in 3 \|to\| 7, and got 3"),
     (lambda: ConvTranspose((3, 3), 3), TypeError, "ConvTranspose expects a pair of channels"),
-    (lambda: DepthwiseConv((3, 3), 3), TypeError, "DepthwiseConv expects a pair of channels"),
+    (lambda: DepthwiseConv((3, 3), 3.0), TypeError, "DepthwiseConv expects a pair of channels"),
+    (lambda: Conv(), TypeError, "Conv expects a window and a pair of channels"),
+    (lambda: DepthwiseConv(), TypeError, "DepthwiseConv expects a window and a pair of channels"),
+    (lambda: Conv(weight="W"), TypeError, 'Conv expects a tuple of whole numbers .* got "W"'),
+    (lambda: DepthwiseConv((3,), 2, weight="W"), TypeError, 'Conv expects a tuple of whole numbers .* got "W"'),
+    (lambda: Conv(torch.ones(2, 1, 1), [1.0], bias=False), TypeError, "Conv got a bias twice"),
+    (lambda: Conv(weight=torch.ones(2, 1, 1), activation=3), TypeError, "Conv expects a function as its activation"),
     (lambda: Conv((3, 3), 3 | to | True), TypeError, "Conv expects its sizes to be whole numbers, and got true"),
     (lambda: Conv((3, 3), 3 | to | 7.0), TypeError, "Conv expects its sizes to be whole numbers, and got 7.0"),
     (lambda: Conv((3, 3), -3 | to | 7), ValueError, "Conv expects sizes of at least 0, and got -3"),
@@ -946,7 +986,7 @@ def test_wrong_arguments_of_the_functions():
         (lambda: conv(x, w[:, :2]), DimensionMismatch, "conv expects 2 channels, as its kernel has, and got a 8×3×2"),
         (lambda: conv(x, w[..., None]), DimensionMismatch, "as many axes in both arrays"),
         (lambda: conv(x[0], w), DimensionMismatch, "conv expects arrays of 1 to 3 spatial axes"),
-        (lambda: conv("x", w), TypeError, "conv expects arrays, and got 'x'"),
+        (lambda: conv("x", w), TypeError, "conv takes an array, but got 'x'"),
         (lambda: conv(x, w, pad=(1, 2, 3)), DimensionMismatch, "pad must have 1 numbers, or 2"),
         (lambda: conv_transpose(x, w), DimensionMismatch, "conv_transpose expects 4 channels"),
         (lambda: depthwiseconv(x, w), DimensionMismatch, "expects 4 channels"),

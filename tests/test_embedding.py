@@ -14,7 +14,7 @@ from fluxtorch.errors import DimensionMismatch
 from fluxtorch.functors import children
 from fluxtorch.initialisers import identity_init
 from fluxtorch.layers import Chain, Dense
-from fluxtorch.layers.embedding import Embedding, EmbeddingBag
+from fluxtorch.layers.embedding import Embedding, EmbeddingBag, _split_at
 from fluxtorch.onehotarrays import OneHotMatrix, OneHotVector, onehot, onehotbatch
 from fluxtorch.pairs import to
 from fluxtorch.zygote import gradient
@@ -113,6 +113,8 @@ def test_embedding_as_a_layer():
     # The vectors are each in one place in memory, column-major, and so is the gradient.
     m = Embedding(26 | to | 4)
     assert m.weight.t().is_contiguous() and m.weight.is_leaf
+    tracked = Embedding(26 | to | 4, init=lambda *size: torch.ones(size, requires_grad=True))
+    assert tracked.weight.is_leaf and tracked.weight.requires_grad
     assert vec(m.weight).data_ptr() == m.weight.data_ptr()
     assert gradient(lambda m: m([1, 2]).sum(), m)[0].weight.t().is_contiguous()
     m = Chain(Embedding(VOCAB | to | SIZE), Dense(SIZE | to | 2))
@@ -198,6 +200,38 @@ def test_bags_of_flux_s_tests(reduction):
     close(eb(OneHotMatrix(i2, VOCAB)), eb(i2))
     x3 = torch.randint(0, VOCAB, (3, 5, 2))
     close(eb(onehotbatch(x3, range(VOCAB))), eb(x3))
+    nested = [[x3[:, i, j].tolist() for j in range(2)] for i in range(5)]
+    close(eb(nested), eb(x3))
+    nested[0][0] = nested[0][0] * 2  # bags of different lengths
+    assert eb(nested).shape == (SIZE, 5, 2)
+    close(eb(nested)[:, 4, 1], eb(nested[4][1]))
+    close(eb(nested)[:, 0, 1], eb(nested[0][1]))
+
+
+@pytest.mark.parametrize(
+    ("at", "want"),
+    [
+        ([0, 2, 5], [[1, 2], [3, 4, 5], [6, 7, 8, 9]]),
+        ([*range(9)], [[1], [2], [3], [4], [5], [6], [7], [8], [9]]),
+        ([0], [[1, 2, 3, 4, 5, 6, 7, 8, 9]]),
+        ([0, 8], [[1, 2, 3, 4, 5, 6, 7, 8], [9]]),
+    ],
+)
+def test_splits_of_flux_s_tests(at, want):
+    assert [part.tolist() for part in _split_at(torch.arange(1, 10), at)] == want
+
+
+def test_python_s_own_reductions():
+    W = torch.randn(SIZE, VOCAB)
+    for own, ours in ((sum, base.sum), (max, base.maximum), (min, base.minimum)):
+        assert EmbeddingBag(W, own).reduction is ours
+        close(EmbeddingBag(W, own)([[1, 2], [3]])[:, 0], ours(W[:, [1, 2]], dims=1)[:, 0])
+
+
+def test_empty_bags():
+    W = torch.randn(SIZE, VOCAB)
+    assert EmbeddingBag(W)([[1, 2], []])[:, 1].isnan().all()
+    assert EmbeddingBag(W, sum)([[1, 2], []])[:, 1].tolist() == [0] * SIZE
 
 
 @pytest.mark.parametrize(("reduction", "mode"), [(base.sum, "sum"), (mean, "mean"), (maximum, "max")], ids=str)
@@ -234,15 +268,15 @@ def test_bags_as_a_layer():
         ((OneHotVector(2, VOCAB),), TypeError, "not defined for a one-hot vector"),
         ((torch.arange(VOCAB) == 2,), TypeError, "not defined for a one-hot vector"),
         ((OneHotMatrix([1, 2], 1000),), DimensionMismatch, "expects one-hot vectors of length 10"),
-        (
-            ([[[1, 2], [3, 4]], [[1, 2], [3, 4]]],),
-            TypeError,
-            "expects vectors of indices as bags, but got a 2×2 tensor",
-        ),
+        (([torch.ones(2, 2).int()],), TypeError, "expects vectors of indices as bags, but got a 2×2 tensor"),
+        (([True, False],), TypeError, "EmbeddingBag expects an array of indices, not just one"),
         (([OneHotVector(1, VOCAB)],), TypeError, "expects vectors of indices as bags"),
         (([[1, 2], [30]],), IndexError, "has indices from 0 to 9, and was given 30 to 30"),
         (([1.0, 2.0],), TypeError, "expects whole numbers as indices"),
         (([0, 1, 2, 3, 4, 5], [1, 3]), ValueError, "the first position in `at` must be 0"),
+        (([[0, 1], [2]], [0]), TypeError, "can cut a vector of indices only"),
+        (([0, 1, 2], 0), TypeError, "must be a vector of whole numbers, and are 0"),
+        (([0, 1, 2], [0, 1.5]), TypeError, "must be a vector of whole numbers"),
         (([0, 1, 2, 3, 4, 5], []), ValueError, "the first position in `at` must be 0"),
         (([0, 1, 2, 3, 4, 5], [0, 11]), ValueError, "must be less than the length of the data, 6"),
         (([0, 1, 2, 3, 4, 5], [0, 1, 1, 4]), ValueError, "must grow, with no duplicates"),

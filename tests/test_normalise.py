@@ -134,7 +134,7 @@ def test_wrong_modes_change_nothing():
     m = trainmode_(Chain(Dropout(0.5), BatchNorm(2)))
     for wrong in ("automatic", 1, 0, "train", []):
         for set_mode in (testmode_, trainmode_):
-            with pytest.raises(ValueError, match="accepts True, False, None or 'auto'"):
+            with pytest.raises(ValueError, match=r"mode = .* is not accepted, must be true/false/nothing or 'auto'"):
                 set_mode(m, wrong)
             assert m[0].active is True and m[1].active is True
 
@@ -1367,6 +1367,9 @@ def test_weightnorm_of_any_layer():
     close(m(x), mine(x))
     close(m(x, times=2), mine(x, times=2))
     close(WeightNorm(torch_own)(x.T), torch_own(x.T))
+    each = WeightNorm(mine, "W", dims=())  # every number by itself
+    close(each.g.detach(), mine.W.detach().abs())
+    close(each(x), mine(x))
     assert gradient(lambda m: m(x).sum(), m)[0].layer.W is not None
     bn = trainmode_(WeightNorm(BatchNorm(3), "γ"))
     bn(x)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import gc
 import io
+import operator
 import pickle
 import threading
 import warnings
@@ -20,6 +21,7 @@ from fluxtorch import (
     RNN,
     Chain,
     Dense,
+    Descent,
     DimensionMismatch,
     Dropout,
     GRUCell,
@@ -30,6 +32,7 @@ from fluxtorch import (
     Recur,
     RNNCell,
     Tracker,
+    broadcast,
     cpu,
     f16,
     f64,
@@ -38,14 +41,17 @@ from fluxtorch import (
     identity,
     jacobian,
     layer,
+    mse,
     nt,
     outputsize,
     params,
     pullback,
     rand,
     reset_,
+    setup,
     testmode_,
     to,
+    train_,
     trainmode_,
     truncate_,
     withgradient,
@@ -301,6 +307,50 @@ def test_printing() -> None:
     assert str(RNN(3 | to | 5, relu)) == "Recur(RNNCell(3 => 5, relu))"
     assert str(RNN(3 | to | 5, identity)) == "Recur(RNNCell(3 => 5))"
     assert str(Chain(GRU(2 | to | 3), Dense(3 | to | 1))) == "Chain(Recur(GRUCell(2 => 3)), Dense(3 => 1))"
+
+
+def test_the_guide_on_recurrence() -> None:
+    """A cell of arrays, a state given to `Recur`, a warm-up, and two batches that go on from each other."""
+    Wxh, Whh, b = torch.randn(5, 2), torch.randn(5, 5), torch.randn(5)
+
+    def rnn_cell(h: Any, x: Any) -> Any:
+        h = torch.tanh(broadcast(operator.add, Wxh @ x + Whh @ h, b))
+        return h, h
+
+    x, h = torch.rand(2), torch.rand(5)
+    mine, its = Recur(rnn_cell, h), Recur(RNNCell(torch.tanh, Wxh, Whh, b, torch.zeros(5, 1)), h)
+    for _ in range(3):
+        h, y = rnn_cell(h, x)
+        torch.testing.assert_close(mine(x), y)
+        torch.testing.assert_close(its(x).detach(), y)
+    h, y = rnn_cell(torch.rand(5, 4), torch.rand(2, 4))
+    assert h.shape == y.shape == (5, 4)
+
+    m = Chain(RNN(2 | to | 5), Dense(5 | to | 1))
+    assert repr(m) == (
+        "Chain(\n"
+        "  Recur(\n"
+        "    RNNCell(2 => 5, tanh),              # 45 parameters\n"
+        "  ),\n"
+        "  Dense(5 => 1),                        # 6 parameters\n"
+        ")         # Total: 6 trainable arrays, 51 parameters,\n"
+        "          # plus 1 non-trainable, 5 parameters, summarysize 204 bytes."
+    )
+
+    def loss(m: Any, x: Any, y: Any) -> Any:
+        return sum(mse(m(xi), yi) for xi, yi in zip(x, y, strict=True))
+
+    xs, ys = torch.rand(7, 2).unbind(), torch.rand(6, 1).unbind()
+    other = copy.deepcopy(m)
+    for n, train in ((m, True), (other, False)):
+        n(xs[0])
+        opt = setup(Descent(0.0), n)
+        if train:
+            train_(loss, n, [(xs[1:4], ys[:3]), (xs[4:], ys[3:])], opt)
+        else:
+            loss(n, xs[1:], ys)
+    assert is_constant(m[0].state)
+    close(m[0].state, other[0].state)
 
 
 # -- the numbers of torch ----------------------------------------------------------------------------
@@ -1586,3 +1636,13 @@ def test_output_of_an_array_has_torchs_memory_order() -> None:
     x = torch.randn(6, 4, 2).permute(2, 1, 0)
     for m in (*(kind(2 | to | 3) for kind in KINDS), Recur(accum, torch.zeros(2, 4))):
         assert m(x).permute(2, 1, 0).is_contiguous()
+
+
+def test_names_of_the_first_state_before_flux_012() -> None:
+    for kind in KINDS:
+        r = kind(2 | to | 3)
+        first = tensors(r.cell.state0)
+        r(torch.ones(2))
+        assert r.cell.h is first[0] and tensors(r.init)[0] is first[0]
+    r = LSTM(2 | to | 3)
+    assert r.cell.c is r.cell.state0[1] and r.init[1] is r.cell.c

@@ -1,13 +1,17 @@
 """Printed forms: the columns, words and flags of Flux 0.14."""
 
+import functools
 import math
+import operator
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import fluxtorch as Flux
 from fluxtorch import *
+from fluxtorch.printing import show
 
 
 def filled(layer, value):
@@ -33,10 +37,13 @@ class TestOneLine:
             (lambda: Recur(lambda h, x: (h, x), 0), "Recur(<lambda>)"),
             (lambda: BatchNorm(3, relu, affine=False), "BatchNorm(3, relu, affine=false)"),
             (lambda: Chain(nn.Linear(2, 3)), "Chain(Linear(in_features=2, out_features=3, bias=True))"),
+            (lambda: Chain(functools.partial(operator.mul, torch.ones(1, 2))), "Chain(partial(*, [1.0 1.0]))"),
+            (lambda: functools.partial(softmax, dims=1), "partial(softmax, dims = 1)"),
+            (lambda: Dropout(np.float64(0.3)), "Dropout(0.3)"),
         ],
     )
     def test_str(self, layer, text):
-        assert str(layer()) == text
+        assert show(layer()) == text
 
     def test_print_shows_one_line(self, capsys):
         print(Dense(10 | to | 5, relu))
@@ -116,6 +123,53 @@ class TestTree:
             ")                   # Total: 5 arrays, 18 parameters, 72 bytes."
         )
 
+    def test_old_instances_of_what_became_a_layer(self):
+        class Trio:
+            def __init__(self, a, b, c):
+                self.a, self.b, self.c = a, b, c
+
+            def __call__(self, x):
+                return self.b(self.a(x))
+
+        tri = Trio(Dense([[1.1, 2.2]], [0.0], tanh), Dense([[3.3]], False), Dropout(0.4))
+        assert repr(Flux.destructure(tri)) == "(tensor([], dtype=torch.bool), Restructure(Trio, ..., 0))"
+        layer(Trio, expand=True)
+        tree = (
+            "Trio(\n"
+            "  Dense(2 => 1, tanh),                  # 3 parameters\n"
+            "  Dense(1 => 1; bias=false),            # 1 parameters\n"
+            "  Dropout(0.4),\n"
+            ")                   # Total: 3 arrays, 4 parameters, 16 bytes."
+        )
+        assert str(tri) == "Trio(Dense(2 => 1, tanh), Dense(1 => 1; bias=false), Dropout(0.4))"
+        assert repr(tri) == tree
+        assert Flux.destructure(tri)[0].tolist() == pytest.approx([1.1, 2.2, 0, 3.3])
+        layer(Trio)  # layers that hold layers unfold by themselves
+        assert repr(tri) == tree and repr(Chain(tri)).startswith("Chain(\n  Trio(\n    Dense(2 => 1, tanh), ")
+        layer(Trio, expand=False)
+        assert repr(tri) == f"{tri}  # 4 parameters"
+
+    def test_a_function_with_an_array_given(self):
+        assert repr(Chain(functools.partial(operator.mul, rand32(22, 33)), softmax)) == (
+            "Chain(\n  partial(\n    *,\n    22×33 Matrix{Float32},              # 726 parameters\n  ),\n  softmax,\n)"
+        )
+        assert repr(Chain(functools.partial(softmax, dims=1), relu)) == "Chain(partial(softmax, dims = 1), relu)"
+
+    def test_without_fields(self):
+        @layer
+        class NoFields:
+            pass
+
+        assert repr(Chain(Dense(1 | to | 1), Dense(1 | to | 1), NoFields())).endswith(
+            "  NoFields(),\n)                   # Total: 4 arrays, 4 parameters, 16 bytes."
+        )
+
+    def test_lists(self):
+        assert repr(Chain([Dense(torch.tensor([[1, 2], [3, 4]]).T)])) == (
+            "Chain(\n  [\n    Dense(2 => 2),                      # 6 parameters\n  ],\n)"
+        )
+        assert repr([Dense(2, 3)] * 2) == f"[{Dense(2, 3)!r}, {Dense(2, 3)!r}]"
+
     def test_composition(self):
         assert repr(Dense(5, 2) @ Dense(10, 5, σ)) == "Dense(5 => 2) ∘ Dense(10 => 5, σ)"
 
@@ -132,10 +186,23 @@ class TestValues:
             (nt(x=torch.tensor([1.5], dtype=torch.float16)), "(x = Float16[1.5],)"),
             (nt(x=torch.tensor([1e-8, 1e6, 123456.0, 0.0001, -0.0])), "(x = [1.0e-8, 1.0e6, 123456.0, 0.0001, -0.0],)"),
             (nt(x=torch.tensor(0.1)), "(x = 0.1,)"),
+            (nt(x=torch.tensor([0.1, 65504, 3e-8]).half()), "(x = Float16[0.1, 6.55e4, 6.0e-8],)"),
+            (nt(x=torch.tensor([0.1, math.pi]).bfloat16()), "(x = BFloat16[0.1, 3.14],)"),
+            (nt(x=torch.tensor([0.1 + 3.4028235e38j])), "(x = ComplexF32[0.1 + 3.4028235e38im],)"),
             (nt(x=1e-5, y=math.inf, z=-math.inf, n=math.nan), "(x = 1.0e-5, y = Inf, z = -Inf, n = NaN)"),
             (nt(f=sigmoid, g=torch.tanh), "(f = σ, g = tanh)"),
             (nt(x={"a": [1, "b"]}), '(x = Dict("a" => [1, "b"]),)'),
             (nt(x=torch.zeros(0)), "(x = Float32[],)"),
+            (nt(x=torch.zeros(0, 2)), "(x = Matrix{Float32}(undef, 0, 2),)"),
+            (nt(x=torch.zeros(2, 0, 1)), "(x = Array{Float32, 3}(undef, 2, 0, 1),)"),
+            (nt(a=torch.tensor([[1.290355429422727]], dtype=torch.float64)), "(a = [1.290355429422727;;],)"),
+            (nt(weight=torch.zeros(6, 1), bias=torch.zeros(1)), "(weight = [0.0; 0.0; … ; 0.0; 0.0;;], bias = [0.0])"),
+            (nt(x=torch.arange(8).reshape(2, 2, 2)), "(x = [0 2; 4 6;;; 1 3; 5 7],)"),
+            (nt(x=torch.ones(2, 1, 2), y=torch.ones(1, 2, 1)), "(x = [1.0; 1.0;;; 1.0; 1.0], y = [1.0 1.0;;;])"),
+            (nt(x=torch.arange(4).reshape(1, 1, 2, 2)), "(x = [0;;; 2;;;; 1;;; 3],)"),
+            (nt(x=torch.arange(10).reshape(1, 1, 10)), "(x = [0;;; 1;;; 2;;; 3;;; 4;;; 5;;; 6;;; 7;;; 8;;; 9],)"),
+            (nt(x=torch.arange(11).reshape(1, 1, 11)), "(x = [0;;; 1;;; 2;;; … ;;; 8;;; 9;;; 10],)"),
+            (nt(x=complex(1.5, -0.0), y=complex(math.nan, math.inf)), "(x = 1.5 - 0.0im, y = NaN + Inf*im)"),
             (
                 nt(x=torch.arange(30)),
                 "(x = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9  …  20, 21, 22, 23, 24, 25, 26, 27, 28, 29],)",

@@ -47,6 +47,7 @@ from fluxtorch.layers.recurrent import (
     reset_,
     truncate_,
 )
+from fluxtorch.layers.torch_module import Torch
 from fluxtorch.layers.upsample import PixelShuffle, Upsample
 
 __all__ = [
@@ -92,6 +93,7 @@ __all__ = [
     "SamePad",
     "Scale",
     "SkipConnection",
+    "Torch",
     "Upsample",
     "WeightNorm",
     "activations",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,9 +11,9 @@ import torch
 import torch.nn.functional as F
 
 from fluxtorch.arrays import array, reversed_axes, summary
-from fluxtorch.base import identity
+from fluxtorch.base import broadcast, identity
 from fluxtorch.errors import DimensionMismatch
-from fluxtorch.initialisers import create_bias, glorot_uniform, ones32
+from fluxtorch.initialisers import create_bias, glorot_uniform, ones32, zeros32
 from fluxtorch.layers.layer import Layer, layer
 from fluxtorch.layers.show import optional
 from fluxtorch.mlutils.arrays import flatten
@@ -35,7 +36,11 @@ _warned: set[tuple[torch.dtype, torch.dtype]] = set()
 
 def match_eltype(layer: Any, dtype: torch.dtype, x: torch.Tensor) -> torch.Tensor:
     """`x` in a layer's own element type. Warns once where that hides a slow program: Float64 into Float32."""
-    if x.dtype == dtype or x.is_complex() or torch.is_autocast_enabled(x.device.type):
+    if x.dtype == dtype or x.is_complex():
+        return x
+    if x.is_meta:  # the stand-in of `outputsize`, which autocast doesn't know and which no program is slow for
+        return x.to(dtype)
+    if torch.is_autocast_enabled(x.device.type):
         return x
     kinds = {torch.float64: torch.float32, torch.float32: torch.float16}
     if kinds.get(x.dtype) == dtype and (dtype, x.dtype) not in _warned:
@@ -59,7 +64,7 @@ def tensor_input(layer: Any, x: Any) -> torch.Tensor:
 
 
 def sizes(layer: str, first: Any, rest: tuple[Any, ...]) -> tuple[Any, Any, tuple[Any, ...]]:
-    """The two sides of `in => out`, in Flux's spelling or in that of Flux < 0.12, and the other arguments."""
+    """The two sides of `in => out`, in Flux's spelling or in that of Flux ≤ 0.12, and the other arguments."""
     if isinstance(first, tuple) and len(first) == 2:
         return first[0], first[1], rest
     if is_size(first) and rest and is_size(rest[0]):
@@ -68,7 +73,7 @@ def sizes(layer: str, first: Any, rest: tuple[Any, ...]) -> tuple[Any, Any, tupl
 
 
 def whole(layer: str, *ns: Any) -> None:
-    """Raises `TypeError` unless all of `ns` are positive whole numbers."""
+    """Raises `TypeError` unless all of `ns` are whole numbers, `ValueError` if one is below 0."""
     for n in ns:
         if not is_size(n):
             raise TypeError(f"{layer} expects its sizes to be whole numbers, and got {show(n)}")
@@ -77,20 +82,37 @@ def whole(layer: str, *ns: Any) -> None:
 
 
 def is_size(x: Any) -> bool:
-    return isinstance(x, int) and not isinstance(x, bool)
+    return isinstance(x, numbers.Integral) and not isinstance(x, bool)
 
 
 def weights(layer: str, x: Any) -> torch.Tensor | None:
     """`x` as an array of floating numbers, if it is an array; else None."""
-    x = array(x)
+    x = x if isinstance(x, numbers.Number) else array(x)  # NumPy's numbers would become arrays
     if not isinstance(x, torch.Tensor):
         return None
     return x if x.is_floating_point() or x.is_complex() else x.to(torch.get_default_dtype())
 
 
+def initial(layer: str, init: Callable[..., Any], *size: int) -> torch.Tensor:
+    """What `init` makes for weights of the given size."""
+    w = weights(layer, init(*size))
+    if w is None or tuple(w.shape) != size:
+        raise DimensionMismatch(f"init of {layer} must give an array of size {size}, and gave {summary(w)}")
+    return w
+
+
 def at_most(layer: str, args: tuple[Any, ...], n: int) -> None:
     if len(args) > n:
         raise TypeError(f"{layer} got {len(args) - n} argument{'s' * (len(args) - n > 1)} too many: {show(args[n:])}")
+
+
+def bias_and_act(layer: str, args: tuple[Any, ...], bias: Any, σ: Any = identity) -> tuple[Any, Any]:
+    """The bias and the activation of a layer: the arguments that follow its weights, else what the keywords were."""
+    at_most(layer, args, 2)
+    if args and bias is not True:
+        raise TypeError(f"{layer} got a bias twice: {show(args[0])} and {show(bias)}")
+    b, σ = (*args, *(bias, σ)[len(args) :])
+    return b, act(layer, σ)
 
 
 def joined(layers: Any) -> str:
@@ -108,13 +130,40 @@ def act(layer: str, σ: Any) -> Callable[..., Any]:
     return σ  # type: ignore[no-any-return]
 
 
+class Layers(Layer):
+    """What layers with a field `layers` share that can be indexed: `m[0]`, `m["name"]`, `m[0:2]`."""
+
+    def _with(self, layers: Any) -> Any:
+        """The same with other layers."""
+        raise NotImplementedError
+
+    def __getitem__(self, i: Any) -> Any:
+        if not isinstance(i, (slice, list, range)):
+            return self.layers[i]
+        chosen = range(len(self))[i] if isinstance(i, slice) else i
+        names = list(self.keys())
+        if isinstance(self.layers, NamedTuple):
+            return self._with(NamedTuple.of({names[k]: self.layers[k] for k in chosen}))
+        return self._with(type(self.layers)(self.layers[k] for k in chosen))
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.layers)
+
+    def keys(self) -> Any:
+        """The names of the layers, or their positions."""
+        return self.layers.keys() if isinstance(self.layers, NamedTuple) else range(len(self))
+
+
 @layer(expand=True)
-class Chain(Layer):
+class Chain(Layers):
     """Layers and functions called one after the other: `Chain(layers...)`, or with names `Chain(name=layer, ...)`.
 
     `m[0]` is the first layer, `m[0:2]` a `Chain` of the first two, `m["name"]` or `m.layers.name`
     one by its name. A list of layers may be given instead, and stays one list. Without layers it
-    is the identity.
+    is the identity. Of several inputs the first layer gets the tuple.
 
     Raises `ValueError` for a layer named `layers`, `TypeError` for one that can't be called.
 
@@ -144,30 +193,14 @@ class Chain(Layer):
                 raise TypeError(f"a Chain takes layers and functions, and got {show(f)}")
         self.layers = given
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Any, *more: Any) -> Any:
+        x = (x, *more) if more else x
         for f in self.layers:
             x = f(x)
         return x
 
-    def __getitem__(self, i: Any) -> Any:
-        if not isinstance(i, (slice, list, range)):
-            return self.layers[i]
-        chosen = range(len(self))[i] if isinstance(i, slice) else i
-        if isinstance(self.layers, NamedTuple):
-            names = list(self.keys())
-            return Chain(NamedTuple.of({names[k]: self.layers[k] for k in chosen}))
-        kept = [self.layers[k] for k in chosen]
-        return Chain(kept if isinstance(self.layers, list) else tuple(kept))
-
-    def __len__(self) -> int:
-        return len(self.layers)
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.layers)
-
-    def keys(self) -> Any:
-        """The names of the layers, or their positions."""
-        return self.layers.keys() if isinstance(self.layers, NamedTuple) else range(len(self))
+    def _with(self, layers: Any) -> Chain:
+        return Chain(layers)
 
     def __str__(self) -> str:
         return f"Chain({joined(self.layers)})"
@@ -191,8 +224,8 @@ class Dense(Layer):
 
     Input `(in,)`, `(in, N)` or `(in, a, …, N)`; output the same with `out` for `in`. `weight` is
     `init(out, in)`, `(out, in)`, and `bias` zeros, `(out,)`; `bias=False` leaves it out.
-    `Dense(W, bias=True, σ=identity)` takes the arrays; `Dense(in, out, σ)` is Flux < 0.12's
-    spelling. The input is converted to the element type of the weight.
+    `Dense(W, bias=True, σ=identity)` takes the arrays; `Dense(in, out, σ; initW=init, initb=zeros32)`
+    is Flux ≤ 0.12's spelling. The input is converted to the element type of the weight.
 
     Raises `DimensionMismatch` for an input or bias of another size, `TypeError` for sizes that are
     not whole numbers.
@@ -214,23 +247,28 @@ class Dense(Layer):
     σ: Any
 
     def __init__(
-        self, W: Any, *args: Any, bias: Any = True, init: Callable[..., torch.Tensor] = glorot_uniform
+        self,
+        W: Any,
+        *args: Any,
+        bias: Any = True,
+        init: Callable[..., torch.Tensor] = glorot_uniform,
+        initW: Callable[..., torch.Tensor] | None = None,
+        initb: Callable[..., torch.Tensor] | None = None,
     ) -> None:
         given = weights("Dense", W)
         if given is not None:
-            at_most("Dense", args, 2)
             if given.ndim != 2:
                 raise DimensionMismatch(f"Dense expects a matrix of weights, and got a {summary(given)}")
-            bias, σ = (*args, *(bias, identity)[len(args) :])[:2]
+            bias, self.σ = bias_and_act("Dense", args, bias)
         else:
             n, m, args = sizes("Dense", W, args)
             whole("Dense", n, m)
             at_most("Dense", args, 1)
-            given = init(m, n)
-            σ = args[0] if args else identity
+            given = initial("Dense", initW or init, m, n)
+            bias = initb(m) if initb and bias is True else bias
+            self.σ = act("Dense", *args) if args else identity
         self.weight = given
         self.bias = create_bias(given, bias, given.shape[0])
-        self.σ = act("Dense", σ)
 
     @property
     def W(self) -> torch.Tensor:
@@ -247,9 +285,11 @@ class Dense(Layer):
         W, b = self.weight, self.bias
         if x.ndim == 0 or x.shape[0] != W.shape[1]:
             size_check(self, x, 0, W.shape[1])
+        b = None if b is False else b
         if x.dtype != W.dtype:
             x = match_eltype(self, W.dtype, x)
-        b = None if b is False else b
+            if x.is_complex():
+                W, b = W.to(x.dtype), b if b is None else b.to(x.dtype)
         if x.ndim == 2:
             return self.σ(F.linear(x.t(), W, b).t())
         return self.σ(reversed_axes(F.linear(reversed_axes(x), W, b)))
@@ -265,8 +305,11 @@ def options(m: Any) -> str:
 class Scale(Layer):
     """An element-wise layer, `σ(scale .* x .+ bias)`: `Scale(sizes..., σ=identity; bias=True, init=ones32)`.
 
-    Axes line up from the first, so `Scale(n)` takes `(n,)`, `(n, N)` or `(n, …)`. `Scale(scale,
-    bias=True, σ=identity)` takes the arrays.
+    Axes line up from the first, so `Scale(n)` takes `(n,)`, `(n, N)` or `(n, …)`; those of length 1
+    are repeated, on either side, and so is a number. `Scale(scale, bias=True, σ=identity)` takes the arrays.
+
+    Raises `DimensionMismatch` for an input or bias of another size, `TypeError` for sizes that are
+    not whole numbers.
 
     >>> a = Scale(2)
     >>> a
@@ -287,26 +330,24 @@ class Scale(Layer):
     def __init__(self, *args: Any, bias: Any = True, init: Callable[..., torch.Tensor] = ones32) -> None:
         given = weights("Scale", args[0]) if args else None
         if given is not None:
-            at_most("Scale", args, 3)
-            bias, σ = (*args[1:], *(bias, identity)[len(args) - 1 :])[:2]
+            bias, self.σ = bias_and_act("Scale", args[1:], bias)
         else:
-            σ = args[-1] if args and callable(args[-1]) else identity
-            size = args[:-1] if args and callable(args[-1]) else args
-            if len(size) == 1 and isinstance(size[0], tuple):
-                size = size[0]
+            *sizes, self.σ = args if args and callable(args[-1]) else (*args, identity)
+            size = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], tuple) else sizes
             if not size:
                 raise TypeError("Scale expects the sizes of its scale, as in Scale(2)")
             whole("Scale", *size)
-            given = init(*size)
+            given = initial("Scale", init, *size)
         self.scale = given
         self.bias = create_bias(given, bias, *given.shape)
-        self.σ = act("Scale", σ)
 
     def __call__(self, x: Any) -> torch.Tensor:
-        x = tensor_input(self, x)
+        x = x if isinstance(x, (int, float)) else tensor_input(self, x)
         try:
-            y = reversed_axes(self.scale) * reversed_axes(x)
+            y = reversed_axes(self.scale) * (reversed_axes(x) if isinstance(x, torch.Tensor) else x)
         except RuntimeError:
+            if all(n == m or 1 in (n, m) for n, m in zip(self.scale.shape, x.shape, strict=False)):
+                raise
             problem = f"layer {self} can't scale a {summary(x)}: their axes line up from the first"
             raise DimensionMismatch(problem) from None
         if self.bias is not False:
@@ -327,8 +368,20 @@ class Scale(Layer):
         return f"Scale({', '.join(map(str, self.scale.shape))}{options(self)})"
 
 
-Diagonal = Scale
-"""The name of `Scale` up to Flux 0.12."""
+def Diagonal(*args: Any, initα: Callable[..., Any] = ones32, initβ: Callable[..., Any] = zeros32) -> Scale:
+    """A `Scale` as Flux ≤ 0.12 has it: `Diagonal(sizes...; initα=ones32, initβ=zeros32)`, `Diagonal(α, β)`.
+
+    >>> d = Diagonal(2, initβ=ones32)
+    >>> d
+    Scale(2)            # 4 parameters
+    >>> d([[1, 2, 3], [1, 2, 3]]).detach()
+    tensor([[2., 3., 4.],
+            [2., 3., 4.]])
+    """
+    if args and weights("Diagonal", args[0]) is None:
+        whole("Diagonal", *args)
+        args = initα(*args), initβ(*args)
+    return Scale(*args)
 
 
 @layer(expand=True)
@@ -336,7 +389,9 @@ class Maxout(Layer):
     """The element-wise maximum of what several layers give for the same input: `Maxout(layers...)`, `Maxout(f, n)`.
 
     With a function `f` without arguments and a number, the layers are `f()`, called `n` times.
-    Goodfellow et al., https://arxiv.org/abs/1302.4389. Raises `TypeError` without layers.
+    Arrays of different sizes line up from the first axis, as in Julia. Goodfellow et al.,
+    https://arxiv.org/abs/1302.4389. Raises `TypeError` without layers, `DimensionMismatch` if what
+    they give doesn't line up.
 
     >>> m = Maxout(lambda x: abs2(x), lambda x: x * 3)
     >>> m([[-2, -1, 0, 1, 2]])
@@ -356,20 +411,22 @@ class Maxout(Layer):
             layers = tuple(layers[0]() for _ in range(layers[1]))
         elif len(layers) == 1 and isinstance(layers[0], (tuple, list)):
             layers = tuple(layers[0])
-        if not layers:
-            raise TypeError("Maxout needs at least one layer")
+        if not layers or not all(map(callable, layers)):
+            raise TypeError(f"Maxout needs at least one layer, and only layers and functions, but got {show(layers)}")
         self.layers = layers
 
+    @property
+    def over(self) -> tuple[Any, ...]:
+        """The layers, as they were called before Flux 0.13."""
+        return self.layers  # type: ignore[no-any-return]
+
     def __call__(self, x: Any) -> torch.Tensor:
-        x = array(x)
+        x = tensor_input(self, x)
         first, *rest = self.layers
         y = first(x)
         for f in rest:
             z = f(x)
-            if z.shape != y.shape:
-                sizes = f"{summary(y)} and {summary(z)}"
-                raise DimensionMismatch(f"the layers of {self} give arrays of different sizes: {sizes}")
-            y = torch.maximum(y, z)
+            y = torch.maximum(y, z) if y.shape == z.shape else broadcast(torch.maximum, y, z)
         return y  # type: ignore[no-any-return]
 
     def __str__(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,8 +14,11 @@ from fluxtorch.base import identity
 from fluxtorch.errors import DimensionMismatch
 from fluxtorch.initialisers import create_bias, glorot_uniform
 from fluxtorch.layers.basic import (
+    Layers,
     act,
     at_most,
+    bias_and_act,
+    initial,
     is_size,
     joined,
     match_eltype,
@@ -69,7 +72,7 @@ class SkipConnection(Layer):
         return f"SkipConnection({show(self.layers)}, {show(self.connection)})"
 
 
-class _Branches(Layer):
+class _Branches(Layers):
     """What `Parallel` and `PairwiseFusion` share: a connection, and layers with or without names."""
 
     def __init__(self, connection: Callable[..., Any], *layers: Any, **named: Any) -> None:
@@ -88,36 +91,12 @@ class _Branches(Layer):
                 raise TypeError(f"{name} takes a connection and layers, which are functions, and got {show(f)}")
         self.connection, self.layers = connection, given
 
-    def __getitem__(self, i: Any) -> Any:
-        if not isinstance(i, (slice, list, range)):
-            return self.layers[i]
-        chosen = range(len(self))[i] if isinstance(i, slice) else i
-        names = list(self.keys())
-        if isinstance(self.layers, NamedTuple):
-            return type(self)(self.connection, NamedTuple.of({names[k]: self.layers[k] for k in chosen}))
-        return type(self)(self.connection, tuple(self.layers[k] for k in chosen))
+    def _with(self, layers: Any) -> Any:
+        return type(self)(self.connection, layers)
 
-    def __len__(self) -> int:
-        return len(self.layers)
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.layers)
-
-    def keys(self) -> Any:
-        """The names of the layers, or their positions."""
-        return self.layers.keys() if isinstance(self.layers, NamedTuple) else range(len(self))
-
-    def _inputs(self, xs: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        """One input for each layer, or None if there is one for all."""
-        if len(xs) == 1 and type(xs[0]) is not tuple:
-            return None
-        xs = xs[0] if len(xs) == 1 else xs
-        if len(xs) != len(self):
-            n = len(self)
-            raise ValueError(
-                f"{type(self).__name__} with {n} sub-layers can take one input or {n} inputs, but got {len(xs)} inputs"
-            )
-        return tuple(map(array, xs))
+    def _wrong(self, n: int) -> ValueError:
+        name, of = type(self).__name__, len(self)
+        return ValueError(f"{name} with {of} sub-layers can take one input or {of} inputs, but got {n} inputs")
 
     def __str__(self) -> str:
         return f"{type(self).__name__}({show(self.connection)}, {joined(self.layers)})"
@@ -127,8 +106,9 @@ class _Branches(Layer):
 class Parallel(_Branches):
     """`connection(f(x), g(x), …)` for layers `f, g, …`: `Parallel(connection, layers...)`, or with names.
 
-    Given as many inputs as layers, or a tuple of them, each layer gets its own. `operator.add` and
-    its like take any number of branches. `m[0]` and `m["name"]` are layers, `m[0:2]` a `Parallel`.
+    Given as many inputs as layers, or a tuple of them, each layer gets its own; a single layer gets
+    one after the other. `operator.add` and its like take any number of branches. `m[0]` and
+    `m["name"]` are layers, `m[0:2]` a `Parallel`.
 
     Raises `ValueError` for another number of inputs.
 
@@ -149,11 +129,16 @@ class Parallel(_Branches):
     layers: Any
 
     def __call__(self, *xs: Any) -> Any:
-        inputs = self._inputs(xs)
-        if inputs is None:
-            x = array(xs[0])
-            return _connected(self.connection, [f(x) for f in self.layers])
-        return _connected(self.connection, [f(x) for f, x in zip(self.layers, inputs, strict=True)])
+        while len(xs) == 1 and type(xs[0]) is tuple:
+            xs = xs[0]
+        inputs, layers = tuple(map(array, xs)), tuple(self.layers)
+        if len(inputs) == 1:
+            inputs *= len(layers)
+        elif len(layers) == 1 and inputs:
+            layers *= len(inputs)
+        elif len(inputs) != len(layers):
+            raise self._wrong(len(inputs))
+        return _connected(self.connection, [f(x) for f, x in zip(layers, inputs, strict=True)])
 
 
 @layer(expand=True)
@@ -173,10 +158,12 @@ class PairwiseFusion(_Branches):
     layers: Any
 
     def __call__(self, *xs: Any) -> Any:
-        inputs = self._inputs(xs)
-        given = [array(xs[0])] * len(self) if inputs is None else list(inputs)
+        single = len(xs) == 1 and type(xs[0]) is not tuple
+        inputs = xs * len(self) if single else xs[0] if len(xs) == 1 else xs
+        if len(inputs) != len(self):
+            raise self._wrong(len(inputs))
         ys: list[Any] = []
-        for i, (f, x) in enumerate(zip(self.layers, given, strict=True)):
+        for i, (f, x) in enumerate(zip(self.layers, map(array, inputs), strict=True)):
             ys.append(f(self.connection(ys[-1], x) if i else x))
         return tuple(ys)
 
@@ -209,12 +196,11 @@ class Bilinear(Layer):
     ) -> None:
         given = weights("Bilinear", W)
         if given is not None:
-            at_most("Bilinear", args, 2)
             if given.ndim != 3:
                 raise DimensionMismatch(f"Bilinear expects a 3-array of weights, and got a {summary(given)}")
-            bias, σ = (*args, *(bias, identity)[len(args) :])[:2]
+            bias, self.σ = bias_and_act("Bilinear", args, bias)
         else:
-            if is_size(W) and len(args) >= 2 and is_size(args[0]):  # Bilinear(in1, in2, out), before Flux 0.12
+            if is_size(W) and len(args) >= 2 and is_size(args[0]):  # Bilinear(in1, in2, out), up to Flux 0.12
                 W, args = ((W, args[0]), args[1]), args[2:]
             if not isinstance(W, tuple) or len(W) != 2:
                 raise TypeError(f"Bilinear expects sizes, as in Bilinear((5, 5) |to| 7), and got {show(W)}")
@@ -222,11 +208,10 @@ class Bilinear(Layer):
             n1, n2 = n if isinstance(n, tuple) and len(n) == 2 else (n, n)
             whole("Bilinear", n1, n2, m)
             at_most("Bilinear", args, 1)
-            given = init(m, n1, n2)
-            σ = args[0] if args else identity
+            given = initial("Bilinear", init, m, n1, n2)
+            self.σ = act("Bilinear", *args) if args else identity
         self.weight = given
         self.bias = create_bias(given, bias, given.shape[0])
-        self.σ = act("Bilinear", σ)
 
     def __call__(self, *xs: Any) -> torch.Tensor:
         if len(xs) == 1 and type(xs[0]) is tuple:

@@ -11,7 +11,18 @@ from fluxtorch.arrays import reversed_axes, summary
 from fluxtorch.base import identity
 from fluxtorch.errors import DimensionMismatch
 from fluxtorch.initialisers import create_bias, glorot_uniform
-from fluxtorch.layers.basic import act, at_most, is_size, match_eltype, size_check, tensor_input, weights, whole
+from fluxtorch.layers.basic import (
+    act,
+    at_most,
+    bias_and_act,
+    initial,
+    is_size,
+    match_eltype,
+    size_check,
+    tensor_input,
+    weights,
+    whole,
+)
 from fluxtorch.layers.layer import Layer
 from fluxtorch.layers.show import optional
 from fluxtorch.nnlib.conv import borders, conv, conv_transpose, dilations, expand, maxpool, meanpool
@@ -55,7 +66,7 @@ def calc_padding(pad: Any, k: Sequence[int], dilation: tuple[int, ...]) -> tuple
 
 
 def convfilter(
-    filter: tuple[int, ...], ch: Any, init: Callable[..., torch.Tensor] = glorot_uniform, groups: int = 1
+    filter: tuple[int, ...], ch: Any, *, init: Callable[..., torch.Tensor] = glorot_uniform, groups: int = 1
 ) -> torch.Tensor:
     """A kernel for `Conv`: `init(*filter, in ÷ groups, out)` for `ch = in |to| out`.
 
@@ -66,11 +77,11 @@ def convfilter(
     """
     cin, cout = _channels("convfilter", ch)
     _check_groups(groups, cin, cout)
-    return init(*_window("convfilter", filter), cin // groups, cout)
+    return initial("convfilter", init, *_window("convfilter", filter), cin // groups, cout)
 
 
 def depthwiseconvfilter(
-    filter: tuple[int, ...], ch: Any, init: Callable[..., torch.Tensor] = glorot_uniform
+    filter: tuple[int, ...], ch: Any, *, init: Callable[..., torch.Tensor] = glorot_uniform
 ) -> torch.Tensor:
     """A kernel for `depthwiseconv`: `init(*filter, out ÷ in, in)` for `ch = in |to| out`, as Flux 0.12 has it.
 
@@ -81,7 +92,7 @@ def depthwiseconvfilter(
     """
     cin, cout = _channels("depthwiseconvfilter", ch)
     _check_groups(cin, cin, cout)
-    return init(*_window("depthwiseconvfilter", filter), cout // cin, cin)
+    return initial("depthwiseconvfilter", init, *_window("depthwiseconvfilter", filter), cout // cin, cin)
 
 
 def _check_groups(groups: Any, cin: int, cout: int) -> None:
@@ -106,7 +117,7 @@ def _window(layer: str, k: Any) -> tuple[int, ...]:
         raise TypeError(f"{layer} expects a tuple of whole numbers for its window, as in (3, 3), and got {show(k)}")
     if min(k) < 1 or len(k) > 3:
         raise ValueError(f"{layer} expects a window of one to three numbers, each at least 1, and got {show(k)}")
-    return tuple(k)
+    return tuple(map(int, k))
 
 
 def _given(layer: str, k: Any) -> torch.Tensor | None:
@@ -119,22 +130,29 @@ def _given(layer: str, k: Any) -> torch.Tensor | None:
 
 
 def _conv_arguments(
-    layer: str, k: Any, args: tuple[Any, ...], bias: Any, make: Callable[[tuple[int, ...], Any], torch.Tensor]
+    layer: str,
+    args: tuple[Any, ...],
+    bias: Any,
+    weight: Any,
+    activation: Any,
+    make: Callable[[tuple[int, ...], Any], torch.Tensor],
 ) -> tuple[torch.Tensor, Any, Any]:
-    """Weight, bias and activation, from `(weight, bias, σ)` or from `(filter, in => out, σ)`."""
-    w = _given(layer, k)
+    """Weight, bias and activation, from `(weight, bias, σ)` or from `(filter, in => out, σ)`.
+
+    Flux 0.11 takes weights by the keyword `weight` too, with `activation`; Flux 0.12 beside a filter and channels.
+    """
+    if weight is not None:
+        at_most(layer, args, 3)
+        args, bias = (weight, bias, args[2] if len(args) > 2 else activation), True
+    w = _given(layer, args[0]) if args else None
     if w is not None:
-        at_most(layer, args, 2)
-        bias, σ = (*args, *(bias, identity)[len(args) :])[:2]
-    else:
-        window = _window(layer, k)
-        if not args:
-            raise TypeError(f"{layer} expects a window and a pair of channels, as in {layer}((3, 3), 3 |to| 7)")
-        channels = _channels(layer, args[0])
-        at_most(layer, args[1:], 1)
-        w = make(window, channels)
-        σ = args[1] if len(args) > 1 else identity
-    return w, bias, act(layer, σ)
+        return w, *bias_and_act(layer, args[1:], bias, activation)
+    window = _window(layer, args[0]) if args else ()
+    if len(args) < 2:
+        raise TypeError(f"{layer} expects a window and a pair of channels, as in {layer}((3, 3), 3 |to| 7)")
+    channels = _channels(layer, args[1])
+    at_most(layer, args[2:], 1)
+    return make(window, channels), bias, act(layer, args[2] if len(args) > 2 else activation)
 
 
 class _Convolution(Layer):
@@ -157,8 +175,10 @@ class _Convolution(Layer):
             size_check(self, x, x.ndim - 2, cin)
         return match_eltype(self, w.dtype, x)
 
-    def _bias(self) -> torch.Tensor | None:
-        return None if self.bias is False else self.bias
+    def _bias(self, x: torch.Tensor) -> torch.Tensor | None:
+        if self.bias is False:
+            return None
+        return self.bias.to(x.dtype) if x.is_complex() else self.bias  # type: ignore[no-any-return]
 
     def _shown(self, cin: int, cout: int) -> str:
         n = self.weight.ndim - 2
@@ -184,8 +204,9 @@ class Conv(_Convolution):
     numbers, one to three. `weight` is `(w, h, in ÷ groups, out)`, `bias` `(out,)`. `stride` and
     `dilation` are a number or one for each axis; `pad` also begin and end of each in turn, or
     `SamePad()`. `weight` is `init(...)` with `init=glorot_uniform`, `bias` zeros, none with
-    `bias=False`, or an array. `Conv(weight, bias=True, σ=identity; ...)` takes the arrays. A true
-    convolution: the kernel is flipped, unlike torch's and `CrossCor`'s.
+    `bias=False`, or an array. `Conv(weight, bias=True, σ=identity; ...)` takes the arrays, as do
+    Flux 0.11's `Conv(; weight, bias=True, activation=identity, ...)` and Flux 0.12's keyword `weight`
+    of the first form. A true convolution: the kernel is flipped, unlike torch's and `CrossCor`'s.
 
     Raises `DimensionMismatch` for an input of another size, or smaller than the window; `ValueError` if
     `groups` doesn't divide the channels.
@@ -210,7 +231,6 @@ class Conv(_Convolution):
 
     def __init__(
         self,
-        k: Any,
         *args: Any,
         init: Callable[..., torch.Tensor] = glorot_uniform,
         stride: Any = 1,
@@ -218,8 +238,13 @@ class Conv(_Convolution):
         dilation: Any = 1,
         groups: int = 1,
         bias: Any = True,
+        weight: Any = None,
+        activation: Callable[..., Any] = identity,
     ) -> None:
-        w, b, σ = _conv_arguments("Conv", k, args, bias, lambda k, ch: convfilter(k, ch, init, groups))
+        def make(k: tuple[int, ...], ch: Any) -> torch.Tensor:
+            return convfilter(k, ch, init=init, groups=groups)
+
+        w, b, σ = _conv_arguments("Conv", args, bias, weight, activation, make)
         _check_groups(groups, 0, w.shape[-1])
         n = w.ndim - 2
         self.σ, self.weight = σ, w
@@ -230,7 +255,7 @@ class Conv(_Convolution):
 
     def __call__(self, x: Any) -> torch.Tensor:
         x = self._input(x, self.weight.shape[-2] * self.groups)
-        b, stride, pad, dilation = self._bias(), self.stride, self.pad, self.dilation
+        b, stride, pad, dilation = self._bias(x), self.stride, self.pad, self.dilation
         return self.σ(conv(x, self.weight, b, stride=stride, pad=pad, dilation=dilation, groups=self.groups))
 
     def __str__(self) -> str:
@@ -255,15 +280,19 @@ class CrossCor(_Convolution):
 
     def __init__(
         self,
-        k: Any,
         *args: Any,
         init: Callable[..., torch.Tensor] = glorot_uniform,
         stride: Any = 1,
         pad: Any = 0,
         dilation: Any = 1,
         bias: Any = True,
+        weight: Any = None,
+        activation: Callable[..., Any] = identity,
     ) -> None:
-        w, b, σ = _conv_arguments("CrossCor", k, args, bias, lambda k, ch: convfilter(k, ch, init))
+        def make(k: tuple[int, ...], ch: Any) -> torch.Tensor:
+            return convfilter(k, ch, init=init)
+
+        w, b, σ = _conv_arguments("CrossCor", args, bias, weight, activation, make)
         n = w.ndim - 2
         self.σ, self.weight = σ, w
         self.bias = create_bias(w, b, w.shape[-1])
@@ -272,7 +301,7 @@ class CrossCor(_Convolution):
 
     def __call__(self, x: Any) -> torch.Tensor:
         x = self._input(x, self.weight.shape[-2])
-        b, stride, pad, dilation = self._bias(), self.stride, self.pad, self.dilation
+        b, stride, pad, dilation = self._bias(x), self.stride, self.pad, self.dilation
         return self.σ(conv(x, self.weight, b, stride=stride, pad=pad, dilation=dilation, flipped=True))
 
     def __str__(self) -> str:
@@ -305,7 +334,6 @@ class ConvTranspose(_Convolution):
 
     def __init__(
         self,
-        k: Any,
         *args: Any,
         init: Callable[..., torch.Tensor] = glorot_uniform,
         stride: Any = 1,
@@ -314,11 +342,13 @@ class ConvTranspose(_Convolution):
         dilation: Any = 1,
         groups: int = 1,
         bias: Any = True,
+        weight: Any = None,
+        activation: Callable[..., Any] = identity,
     ) -> None:
         def make(k: tuple[int, ...], ch: Any) -> torch.Tensor:
-            return convfilter(k, ch[::-1], init, groups)
+            return convfilter(k, ch[::-1], init=init, groups=groups)
 
-        w, b, σ = _conv_arguments("ConvTranspose", k, args, bias, make)
+        w, b, σ = _conv_arguments("ConvTranspose", args, bias, weight, activation, make)
         _check_groups(groups, w.shape[-1], 0)
         n = w.ndim - 2
         self.σ, self.weight = σ, w
@@ -333,30 +363,36 @@ class ConvTranspose(_Convolution):
     def __call__(self, x: Any) -> torch.Tensor:
         x = self._input(x, self.weight.shape[-1])
         options = {"stride": self.stride, "pad": self.pad, "outpad": self.outpad, "dilation": self.dilation}
-        return self.σ(conv_transpose(x, self.weight, self._bias(), groups=self.groups, **options))
+        return self.σ(conv_transpose(x, self.weight, self._bias(x), groups=self.groups, **options))
 
     def __str__(self) -> str:
         shown = self._shown(self.weight.shape[-1], self.weight.shape[-2] * self.groups)
         return shown + optional((any(self.outpad), f", outpad={show(self.outpad)}")) + ")"
 
 
-def DepthwiseConv(k: Any, *args: Any, **options: Any) -> Conv:
+def DepthwiseConv(*args: Any, weight: Any = None, **options: Any) -> Conv:
     """A `Conv` with as many groups as input channels: `DepthwiseConv(filter, in |to| out, σ=identity; ...)`.
 
     `DepthwiseConv(weight, bias=True, σ=identity; ...)` takes a weight `(w, h, in, multiplier)`, whose
-    kernels in the order of a Julia array's memory go to the output channels one by one.
+    kernels in the order of a Julia array's memory go to the output channels one by one. The keyword
+    `weight` takes it as Flux ≤ 0.12 has it, `(w, h, multiplier, in)`; `in` alone, as in Flux 0.8, is
+    `in |to| in`.
 
     >>> DepthwiseConv((5, 5), 3 |to| 6, relu, bias=False)
     Conv((5, 5), 3 => 6, relu, groups=3, bias=false)  # 150 parameters
     """
-    w = _given("DepthwiseConv", k)
+    old = weight is not None
+    w = _given("DepthwiseConv", weight if old else args[0]) if old or args else None
     if w is not None:
-        n, groups = w.ndim - 2, w.shape[-2]
-        flat = reversed_axes(w).reshape(-1, 1, *w.shape[:n][::-1])
-        return Conv(reversed_axes(flat), *args, groups=groups, **options)
-    if not args:
+        flat = reversed_axes(reversed_axes(w).reshape(-1, 1, *w.shape[:-2][::-1]))
+        if old:
+            return Conv(*args, weight=flat, groups=w.shape[-1], **options)
+        return Conv(flat, *args[1:], groups=w.shape[-2], **options)
+    if len(args) < 2:
         raise TypeError("DepthwiseConv expects a window and a pair of channels, as in DepthwiseConv((3, 3), 3 |to| 6)")
-    return Conv(k, *args, groups=_channels("DepthwiseConv", args[0])[0], **options)
+    k, ch, *σ = args
+    ch = _channels("DepthwiseConv", (ch, ch) if is_size(ch) else ch)
+    return Conv(k, ch, *σ, weight=weight, groups=ch[0], **options)
 
 
 class _Pool(Layer):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -10,15 +11,18 @@ import torch
 import torch.nn.functional as F
 
 from fluxtorch.arrays import array, reversed_axes, summary
-from fluxtorch.base import mean
+from fluxtorch.base import maximum, mean, minimum, sum
 from fluxtorch.errors import DimensionMismatch
 from fluxtorch.initialisers import randn32
-from fluxtorch.layers.basic import at_most, sizes, weights, whole
+from fluxtorch.layers.basic import at_most, initial, is_size, sizes, weights, whole
 from fluxtorch.layers.layer import Layer
 from fluxtorch.onehotarrays import OneHotArray
 from fluxtorch.printing import show
 
 __all__ = ["Embedding", "EmbeddingBag"]
+
+# Python's own functions, where Julia's reduce an array along an axis.
+_WHOLE_ARRAY: dict[Any, Any] = {builtins.sum: sum, builtins.max: maximum, builtins.min: minimum}
 
 
 def _table(layer: str, W: Any, args: tuple[Any, ...], init: Callable[..., torch.Tensor]) -> tuple[torch.Tensor, Any]:
@@ -31,7 +35,7 @@ def _table(layer: str, W: Any, args: tuple[Any, ...], init: Callable[..., torch.
     n, m, rest = sizes(layer, W, args)
     whole(layer, n, m)
     # Each vector in one place in memory, as in Julia: looking up is several times faster.
-    return init(m, n).t().contiguous().t(), rest
+    return initial(layer, init, m, n).detach().t().contiguous().t(), rest
 
 
 def _lookup(layer: Any, x: Any) -> torch.Tensor:
@@ -95,12 +99,13 @@ class Embedding(Layer):
 class EmbeddingBag(Layer):
     """A table of vectors, reduced to one for each bag of indices: `EmbeddingBag(in |to| out, reduction=mean; init)`.
 
-    A vector of indices is one bag and gives `(out,)`; a list of bags gives `(out, number)`; an array
-    `(n, …)` holds bags along its first axis and gives `(out, …)`; `eb(data, at)` cuts the vector
-    `data` at the positions `at`, which begin with 0. Bags may be one-hot matrices `(in, n)`.
-    `reduction(x, dims=1)` makes one vector of many: `mean`, `base.sum`, `maximum`.
+    A vector of indices is one bag and gives `(out,)`; a list of bags gives `(out, number)`, nested
+    lists of them `(out, …)`; an array `(n, …)` holds bags along its first axis and gives `(out, …)`;
+    `eb(data, at)` cuts the vector `data` at the positions `at`, which begin with 0. Bags may be
+    one-hot matrices `(in, n)`. `reduction(x, dims=1)` makes one vector of many: `mean`, `sum`, `maximum`.
 
-    Raises `ValueError` for positions that don't begin with 0 or don't grow, `TypeError` for a single index.
+    Raises `ValueError` for positions that don't begin with 0 or don't grow, `TypeError` for a single
+    index, or for what are no whole numbers.
 
     >>> eb = EmbeddingBag(26 |to| 3, init=identity_init(gain=100))
     >>> eb([2, 2, 0]).detach()
@@ -121,21 +126,21 @@ class EmbeddingBag(Layer):
     def __init__(self, W: Any, *args: Any, init: Callable[..., torch.Tensor] = randn32) -> None:
         self.weight, rest = _table("EmbeddingBag", W, args, init)
         at_most("EmbeddingBag", rest, 1)
-        self.reduction = rest[0] if rest else mean
+        reduction = rest[0] if rest else mean
+        self.reduction = _WHOLE_ARRAY.get(reduction, reduction) if callable(reduction) else reduction
         if not callable(self.reduction):
             raise TypeError(f"EmbeddingBag expects a function as its reduction, and got {show(self.reduction)}")
 
     def __call__(self, x: Any, at: Any = None) -> torch.Tensor:
         if at is not None:
-            x = _split_at(array(x), [int(i) for i in array(at)])
+            x = _split_at(array(list(x) if isinstance(x, range) else x), array(at))
         if isinstance(x, (list, tuple)):
-            bags = [array(list(bag) if isinstance(bag, range) else bag) for bag in x]
-            if not all(isinstance(bag, int) for bag in bags):
-                for bag in bags:
+            if not all(map(is_size, x)):
+                for bag in (bag if isinstance(bag, list) else array(bag) for bag in x):
                     if isinstance(bag, torch.Tensor) and bag.ndim != 1 + (bag.dtype == torch.bool):
                         raise TypeError(f"EmbeddingBag expects vectors of indices as bags, but got a {summary(bag)}")
-                return torch.stack([self(bag) for bag in bags], -1)
-            x = torch.tensor(bags)
+                return torch.stack([self(bag) for bag in x], 1)
+            x = torch.tensor(x, dtype=torch.int64)
         x = array(list(x) if isinstance(x, range) else x)
         if isinstance(x, int) or (isinstance(x, torch.Tensor) and x.ndim == 0):
             raise TypeError("EmbeddingBag expects an array of indices, not just one")
@@ -147,7 +152,12 @@ class EmbeddingBag(Layer):
         return f"EmbeddingBag({self.weight.shape[1]} => {self.weight.shape[0]})"
 
 
-def _split_at(data: torch.Tensor, at: list[int]) -> list[torch.Tensor]:
+def _split_at(data: Any, at: Any) -> list[torch.Tensor]:
+    if not isinstance(data, torch.Tensor) or data.ndim != 1:
+        raise TypeError(f"EmbeddingBag can cut a vector of indices only, and got {summary(data)}")
+    at = at.tolist() if isinstance(at, torch.Tensor) else at
+    if not isinstance(at, (list, tuple, range)) or not all(map(is_size, at)):
+        raise TypeError(f"the positions in `at` must be a vector of whole numbers, and are {show(at)}")
     if not at or at[0] != 0:
         raise ValueError("the first position in `at` must be 0")
     if at[-1] >= len(data):

@@ -45,12 +45,12 @@ def is_active(m: Any) -> bool:
     return within_gradient() if m.active is None else m.active
 
 
-def _tidy_active(active: Any) -> bool | None:
-    if active is None or isinstance(active, bool):
-        return active
-    if active == "auto":
+def _tidy(name: str, mode: Any) -> bool | None:
+    if mode is None or isinstance(mode, bool):
+        return mode
+    if mode == "auto":
         return None
-    raise ValueError(f"active = {show(active)} is not accepted, must be true/false/nothing or 'auto'")
+    raise ValueError(f"{name} = {show(mode)} is not accepted, must be true/false/nothing or 'auto'")
 
 
 def testmode_(m: Any, mode: Any = True) -> Any:
@@ -66,7 +66,7 @@ def testmode_(m: Any, mode: Any = True) -> Any:
     >>> testmode_(d, "auto")
     Dropout(0.3)
     """
-    inactive = _tidy_mode(mode)
+    inactive = _tidy("mode", mode)
     for x in fcollect(m):
         own = getattr(type(x), "testmode_", None)
         if own is not None:
@@ -79,14 +79,6 @@ def testmode_(m: Any, mode: Any = True) -> Any:
 
 
 testmode_.__test__ = False  # type: ignore[attr-defined]  # pytest: no test, for all its name
-
-
-def _tidy_mode(mode: Any) -> bool | None:
-    if mode is None or isinstance(mode, bool):
-        return mode
-    if mode == "auto":
-        return None
-    raise ValueError(f"testmode_ accepts True, False, None or 'auto', and got {show(mode)}")
 
 
 def trainmode_(m: Any, mode: Any = True) -> Any:
@@ -128,7 +120,7 @@ class Dropout(Layer):
         dims = tuple(dims) if isinstance(dims, (list, range)) else dims
         if dims is not None and not all(map(is_size, dims if isinstance(dims, tuple) else (dims,))):
             raise TypeError(f"Dropout expects an axis, or a tuple of them, as its dims, and got {show(dims)}")
-        self.p, self.dims, self.active, self.rng = p, dims, _tidy_active(active), _generator("Dropout", rng)
+        self.p, self.dims, self.active, self.rng = p, dims, _tidy("active", active), _generator("Dropout", rng)
 
     def __call__(self, x: Any) -> torch.Tensor:
         return dropout(tensor_input(self, x), self.p, dims=self.dims, active=is_active(self), rng=self.rng)
@@ -173,7 +165,7 @@ class AlphaDropout(Layer):
 
     def __init__(self, p: float, *, rng: torch.Generator | None = None, active: Any = None) -> None:
         probability("AlphaDropout", p)
-        self.p, self.active, self.rng = p, _tidy_active(active), _generator("AlphaDropout", rng)
+        self.p, self.active, self.rng = p, _tidy("active", active), _generator("AlphaDropout", rng)
 
     def __call__(self, x: Any) -> torch.Tensor:
         x, p = tensor_input(self, x), probability("AlphaDropout", self.p)
@@ -267,7 +259,7 @@ def _promoted(x: torch.Tensor, *arrays: torch.Tensor | None) -> list[Any]:
     if not x.is_floating_point():
         x = x.to(torch.get_default_dtype())
     kinds = {x.dtype, *(a.dtype for a in arrays if a is not None)}
-    if len(kinds) == 1 or torch.is_autocast_enabled(x.device.type):
+    if len(kinds) == 1 or (not x.is_meta and torch.is_autocast_enabled(x.device.type)):  # meta has none
         return [x, *arrays]
     dtype = functools.reduce(torch.promote_types, kinds)
     return [None if a is None else a.to(dtype) for a in (x, *arrays)]
@@ -293,7 +285,7 @@ def _set_up(
     m.μ, m.σ2 = (zeros32(chs), ones32(chs)) if track_stats else (None, None)
     m.ε, m.momentum = eps, momentum
     m.affine, m.track_stats = affine, track_stats
-    m.active, m.chs = _tidy_active(active), chs
+    m.active, m.chs = _tidy("active", active), chs
 
 
 def _forward(m: Any, x: Any, kernel: Callable[..., torch.Tensor], by_image: bool = False) -> torch.Tensor:
@@ -340,7 +332,7 @@ class BatchNorm(Layer):
 
     Input `(C, N)` or `(…, C, N)`, output the same: each channel normalised over all other axes, then
     scaled by `γ` and shifted by `β` with `affine=True`, then `λ` of it. `initβ=zeros32` and
-    `initγ=ones32` make those two; `eps=1e-5` (`ε` before Flux 0.13) is added to the variance.
+    `initγ=ones32` make those two; `eps=1e-5` (`ε` up to Flux 0.13) is added to the variance.
 
     In training the statistics are the batch's, and with `track_stats=True` `μ` and `σ2` follow them:
     `μ = (1 - momentum) * μ + momentum * mean` with `momentum=0.1`, likewise `σ2` with the unbiased
@@ -521,10 +513,11 @@ class WeightNorm(Layer):
 
     The layer's array `which` becomes the direction `v`, and `g`, which starts as its norm along
     `dims` (an axis, a tuple of them, None for all), is of its size with those axes of length 1: the
-    layer computes with `g * v / ‖v‖`, at first the same as before. `remove_weight_norms` goes back. Salimans & Kingma
-    2016, https://arxiv.org/abs/1602.07868.
+    layer computes with `g * v / ‖v‖`, at first the same as before. `remove_weight_norms` goes back.
+    Salimans & Kingma 2016, https://arxiv.org/abs/1602.07868.
 
-    Raises `ValueError` if the layer has no such array, or one that is all zero.
+    Raises `ValueError` if the layer has no such array, or one that is all zero; `IndexError` for an
+    axis that it doesn't have.
 
     >>> c = Conv((3,), 1 |to| 2)
     >>> wc = WeightNorm(c, "weight")
@@ -572,7 +565,8 @@ class WeightNorm(Layer):
 
 
 def _norm(v: torch.Tensor, dims: Any) -> torch.Tensor:
-    return torch.sqrt(abs2(v).sum(dims, keepdim=True) + torch.finfo(v.dtype).eps)
+    n2 = abs2(v) if dims == () else abs2(v).sum(dims, keepdim=True)  # torch takes no axes for all
+    return torch.sqrt(n2 + torch.finfo(v.dtype).eps)
 
 
 def _weight(wn: WeightNorm) -> torch.Tensor:

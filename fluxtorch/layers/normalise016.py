@@ -44,6 +44,8 @@ class LayerNorm(OlderLayerNorm):
     tensor([-0.7071,  0.7071])
     """
 
+    __init__ = OlderLayerNorm.__init__
+
     def _normalised(self, x: torch.Tensor) -> torch.Tensor:
         n = len(self.size)
         if x.is_complex():

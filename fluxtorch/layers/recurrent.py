@@ -169,6 +169,11 @@ class Recur(Layer):
                 stacklevel=6,
             )
 
+    @property
+    def init(self) -> Any:
+        """The first state, as it was called before Flux 0.12."""
+        return self._start()
+
     def reset_(self) -> Any:
         """Restores the first state, and returns it."""
         self.state = self._start()
@@ -293,6 +298,11 @@ class _Cell(Layer):
     _gates = (1, 1)
     # What to do about a state that doesn't fit.
     _remedy = ": call reset_ first"
+
+    @property
+    def h(self) -> Tensor:
+        """The first hidden state, as it was called before Flux 0.12."""
+        return fleaves(self.state0)[0]  # type: ignore[no-any-return]
 
     def _checked(self, *given: Any) -> list[Any]:
         """`Wi`, `Wh`, `b` (or False) and first states as arrays, if they are arrays that fit together."""
@@ -427,6 +437,11 @@ class _RNN(_Cell):
 class _LSTM(_Cell):
     _gates = (4, 4)
 
+    @property
+    def c(self) -> Tensor:
+        """The first state of the cell, as it was called before Flux 0.12."""
+        return self.state0[1]  # type: ignore[no-any-return]
+
     def _parts(self, h: Any) -> tuple[Any, ...]:
         if not isinstance(h, tuple) or len(h) != 2:
             raise _no_pair(f"layer {self}", h)
@@ -464,7 +479,10 @@ class _GRUv3(_Cell):
 
     def _one(self, x: Tensor, hs: list[Tensor], Wi: Tensor, Wh: Tensor, b: Tensor) -> tuple[Tensor, ...]:
         found = [x, *hs, Wi, Wh, b, self.Wh_h̃]
-        x, h, Wi, Wh, b, V = found if found[-1].dtype is x.dtype else self._promoted(*found)
+        if found[-1].dtype is not x.dtype:
+            dtype = torch.promote_types(found[-1].dtype, x.dtype)
+            found = [v.to(dtype) for v in found]
+        x, h, Wi, Wh, b, V = found
         m = V.shape[0]
         gates, candidate = F.linear(x, Wi, b).split_with_sizes([2 * m, m], -1)
         r, z = torch.addmm(gates, h, Wh[: 2 * m].t()).sigmoid().chunk(2, -1)

@@ -344,6 +344,7 @@ class RNN(_Whole):
     """
 
     _kind = RNNCell
+    __init__ = _Whole.__init__
 
 
 class LSTM(_Whole):
@@ -359,6 +360,7 @@ class LSTM(_Whole):
     """
 
     _kind = LSTMCell
+    __init__ = _Whole.__init__
 
 
 class GRU(_Whole):
@@ -371,6 +373,7 @@ class GRU(_Whole):
     """
 
     _kind = GRUCell
+    __init__ = _Whole.__init__
 
 
 class GRUv3(_Whole):
@@ -383,3 +386,4 @@ class GRUv3(_Whole):
     """
 
     _kind = GRUv3Cell
+    __init__ = _Whole.__init__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fluxtorch.functors import _items, children, fleaves, functor, isleaf, trainable
+from fluxtorch.functors import _items, children, fleaves, isleaf, trainable
 from fluxtorch.namedtuples import NamedTuple
 from fluxtorch.printing import julia_type, show, underscorise
 from fluxtorch.zygote.implicit import Params, params
@@ -45,16 +46,25 @@ def _big_show(x: Any, lines: list[str], indent: int, name: str) -> None:
 
 
 def _unfolds(x: Any, kids: list[tuple[str, Any]]) -> bool:
-    if isinstance(x, (tuple, list, dict, NamedTuple)):
-        return not all(_leaflike(kid) for _, kid in kids)
-    if getattr(type(x), "_expand", None) is not None:
-        return bool(type(x)._expand) and not all(_leaflike(kid) for _, kid in kids)
-    return isinstance(x, nn.Module) and hasattr(type(x), "_fields") and any(_holds_layers(kid) for _, kid in kids)
+    expand = getattr(type(x), "_expand", isinstance(x, (tuple, list, dict, NamedTuple)))
+    if expand is None:
+        return any(_holds_layers(kid) for _, kid in kids)
+    return _holds_arrays(x) or (bool(expand) and not all(_leaflike(kid) for _, kid in kids))
+
+
+def _is_layer(x: Any) -> bool:
+    return isinstance(x, nn.Module) or hasattr(type(x), "_expand")
+
+
+def _holds_arrays(x: Any) -> bool:
+    """Is `x` a function with some arguments given, and arrays or layers among them?"""
+    given = (x.func, *x.args, *x.keywords.values()) if isinstance(x, functools.partial) else ()
+    return any(isinstance(v, torch.Tensor) or _holds_layers(v) for v in given)
 
 
 def _holds_layers(x: Any) -> bool:
-    return isinstance(x, nn.Module) or (
-        isinstance(x, (tuple, list, dict, NamedTuple)) and any(_holds_layers(kid) for _, kid in _items(functor(x)[0]))
+    return _is_layer(x) or (
+        isinstance(x, (tuple, list, dict, NamedTuple)) and any(_holds_layers(kid) for _, kid in _items(children(x)))
     )
 
 
@@ -64,10 +74,12 @@ def _shown_children(x: Any) -> list[tuple[str, Any]]:
         return [("", kid) for kid in x]
     if isinstance(x, dict):
         return [(f"{key} = ", kid) for key, kid in x.items()]
-    if isleaf(x) or not isinstance(x, (nn.Module, NamedTuple)):
-        return []
     if isinstance(x, NamedTuple):
         return [(f"{key} = ", kid) for key, kid in _items(x)]
+    if isinstance(x, functools.partial):
+        return [("", v) for v in (x.func, *x.args)] + [(f"{key} = ", v) for key, v in x.keywords.items()]
+    if isleaf(x) or not _is_layer(x):
+        return []
     shown: list[tuple[str, Any]] = []
     for _, field in _items(trainable(x)):
         if isinstance(field, NamedTuple):
@@ -82,7 +94,7 @@ def _shown_children(x: Any) -> list[tuple[str, Any]]:
 def _leaflike(x: Any) -> bool:
     if isinstance(x, tuple):
         return all(isinstance(v, (bool, int, float)) for v in x) or all(isinstance(v, torch.Tensor) for v in x)
-    return not isinstance(x, (nn.Module, list, dict, NamedTuple))
+    return not (_is_layer(x) or isinstance(x, (list, dict, NamedTuple)) or _holds_arrays(x))
 
 
 def _brackets(x: Any) -> tuple[str, str]:
