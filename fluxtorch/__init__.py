@@ -70,7 +70,7 @@ from fluxtorch.base import (
     zeros,
 )
 from fluxtorch.callbacks import early_stopping, patience, plateau, throttle
-from fluxtorch.destructure import destructure, modules
+from fluxtorch.conversion import from_torch, to_torch
 from fluxtorch.devices import (
     DeviceIterator,
     bf16,
@@ -85,7 +85,7 @@ from fluxtorch.devices import (
     gpu_device,
 )
 from fluxtorch.errors import DimensionMismatch, DomainError
-from fluxtorch.functors import KeyPath, closure, fmap, functor, getkeypath, haskeypath, trainable
+from fluxtorch.functors import KeyPath, closure, fmap, functor, getkeypath, haskeypath, mapleaves, trainable
 from fluxtorch.initialisers import (
     create_bias,
     glorot_normal,
@@ -159,14 +159,17 @@ from fluxtorch.optimisers import (
     OAdam,
     OptimiserChain,
     RAdam,
+    Restructure,
     RMSProp,
     SignDecay,
     WeightDecay,
     adjust_,
+    destructure,
     freeze_,
     thaw_,
     trainables,
 )
+from fluxtorch.optimisers.flatten import modules
 from fluxtorch.outputsize import outdims, outputsize
 from fluxtorch.pairs import Pair, to
 from fluxtorch.tracker import param
@@ -277,6 +280,7 @@ __all__ = [
     "Scale",
     "SignDecay",
     "SkipConnection",
+    "Torch",
     "Tracker",
     "Train",
     "Upsample",
@@ -340,6 +344,7 @@ __all__ = [
     "foldl",
     "freeze_",
     "frequencies",
+    "from_torch",
     "functor",
     "gather",
     "gelu",
@@ -391,6 +396,7 @@ __all__ = [
     "lpnormpool",
     "mae",
     "make_causal_mask",
+    "mapleaves",
     "maximum",
     "maxpool",
     "mean",
@@ -473,6 +479,7 @@ __all__ = [
     "thresholdrelu",
     "throttle",
     "to",
+    "to_torch",
     "train_",
     "trainable",
     "trainables",
