@@ -46,7 +46,7 @@ def test_ci_runs_the_readmes_test_command():
 
 def test_overview(capsys):
     out = run("overview.py", capsys)
-    weight, bias = re.findall(r"parameters = Params\(\[\[(.+?)\], \[(.+?)\]\]\)", out)[-1]
+    weight, bias = re.findall(r"parameters = Params\(\[\[(.+?);;\], \[(.+?)\]\]\)", out)[-1]
     assert abs(float(weight) - 4) < 0.1 and abs(float(bias) - 2) < 0.5
     assert "y_test =          tensor([[26, 30, 34, 38, 42]])" in out
     assert "True True" in out
