@@ -375,7 +375,7 @@ def test_mistakes_with_layers() -> None:
         rnn(rand(2))
     with pytest.raises(DimensionMismatch, match="at least one time step"):
         rnn(rand(2, 0, 4))
-    with pytest.raises(DimensionMismatch, match=r"expects size\(input, 0\) == 2"):
+    with pytest.raises(DimensionMismatch, match=r"layer LSTM\(2 => 3\) expects size\(input, 0\) == 2, but got 3×4"):
         rnn(rand(3, 4))
     with pytest.raises(DimensionMismatch, match="3 axes"):
         rnn(rand(2, 3, 4, 5))

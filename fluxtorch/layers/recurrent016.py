@@ -12,7 +12,7 @@ from fluxtorch.arrays import array, reversed_axes, summary
 from fluxtorch.base import tanh
 from fluxtorch.errors import DimensionMismatch
 from fluxtorch.initialisers import create_bias, glorot_uniform
-from fluxtorch.layers.basic import act, tensor_input
+from fluxtorch.layers.basic import act, size_check, tensor_input
 from fluxtorch.layers.layer import Layer, layer
 from fluxtorch.layers.recurrent import _GRU, _LSTM, _RNN, _Cell, _GRUv3, _is_known, _Rows, _sizes
 from fluxtorch.printing import show
@@ -294,6 +294,7 @@ class Recurrence(Layer):
         cell = self.cell
         if x.ndim > 3:
             raise DimensionMismatch(f"layer {self} expects a matrix or an array of 3 axes, but got {summary(x)}")
+        size_check(self, x, 0, cell.Wi.shape[1])
         x, state = cell._fitted(x, state, 2)
         kernel = cell._kernel()
         if kernel is None or (x.is_cuda and nested()):  # cuDNN's can't be differentiated twice
