@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["array", "ints", "reversed_axes", "summary"]
+__all__ = ["array", "ints", "is_spread", "reversed_axes", "summary"]
 
 
 def array(x: Any) -> Any:
@@ -63,6 +63,15 @@ def ints(x: Any) -> tuple[int, ...]:
         return (operator.index(x),)
     except TypeError:
         return tuple(map(operator.index, x if isinstance(x, Iterable) else (x,)))
+
+
+def is_spread(x: torch.Tensor) -> bool:
+    """Is `x` spread over processes (torch's `DTensor`, whose class takes half a second to import)?
+
+    >>> is_spread(torch.ones(2))
+    False
+    """
+    return hasattr(type(x), "device_mesh")
 
 
 def reversed_axes(x: Any) -> Any:

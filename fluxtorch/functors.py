@@ -497,8 +497,10 @@ def _values(kids: Children) -> Iterable[Any]:
 
 def _like(kids: Children, values: list[Any]) -> Children:
     """`values` in the place of `kids`, in a container of the same kind."""
-    if isinstance(kids, NamedTuple):
-        return NamedTuple.of(zip(vars(kids), values, strict=True))
+    if type(kids) is NamedTuple:
+        new = object.__new__(NamedTuple)
+        new.__dict__.update(zip(kids.__dict__, values, strict=True))
+        return new
     if isinstance(kids, dict):
         return dict(zip(kids, values, strict=True))
     return values if isinstance(kids, list) else tuple(values)
@@ -663,9 +665,12 @@ def _module(x: nn.Module) -> tuple[Children, Rebuild]:
         return _PLAIN
 
     def rebuild(new_kids: Any) -> Any:
+        if "_orig_mod" in kids and hasattr(x, "dynamo_ctx"):  # it would go on calling the old one
+            return type(x)(new_kids[0], x.dynamo_ctx)
         new = x.__new__(type(x))
         # Registries, hooks and lists of weights belong to one module each.
         new.__dict__ = {k: copy.copy(v) if isinstance(v, (list, dict, set)) else v for k, v in vars(x).items()}
+        new.__dict__.pop("_compiled_call_impl", None)
         for name, value in zip(kids, new_kids, strict=True):
             old = x._parameters.get(name)
             if isinstance(value, torch.Tensor) and old is not None and not isinstance(value, nn.Parameter):

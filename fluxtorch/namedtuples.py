@@ -40,6 +40,9 @@ class NamedTuple:
     (a = [2, 1], b = 3, c = nothing)
     """
 
+    # What a gradient, or a state tree, knows of the arrays in it, in a row, for `update_`: no field, and not copied.
+    __slots__ = ("__dict__", "__flat__", "__weakref__")
+
     def __init__(self, fields: Mapping[str, Any] | Iterable[tuple[str, Any]] = (), /, **more: Any) -> None:
         for name, value in dict(vars(fields) if isinstance(fields, NamedTuple) else fields, **more).items():
             if not isinstance(name, str):
@@ -76,6 +79,9 @@ class NamedTuple:
 
     def __delattr__(self, name: str) -> None:
         raise AttributeError(f"a named tuple can't be changed, so {name!r} can't be deleted")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.__dict__.values())

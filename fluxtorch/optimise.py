@@ -514,11 +514,35 @@ def arguments(d: Any) -> tuple[Any, ...]:
     return d if type(d) is tuple else (d,)
 
 
-def check_finite(value: Any, i: int) -> None:
-    """Raises `DomainError` if the loss in `value`, that of the data item `i`, is NaN or infinite."""
-    loss = first_of(value)
-    if not math.isfinite(loss):
-        raise DomainError(f"Loss is {float(loss)} on data item {i}, stopping training")
+class Watch:
+    """Looks whether the loss of a step is finite, in time for the update and without holding up a GPU."""
+
+    def __init__(self) -> None:
+        self._here: Any = None
+        self._arrived: torch.cuda.Event | None = None
+
+    def on(self, value: Any) -> Any:
+        """`value`, what the loss function gives while the gradient is being taken."""
+        loss, self._arrived = first_of(value), None
+        if isinstance(loss, torch.Tensor) and loss.is_cuda and loss.ndim == 0:
+            # Fetched while the GPU goes back: only the way there is waited for.
+            self._here = torch.empty((), dtype=loss.dtype, pin_memory=True)
+            self._here.copy_(loss.detach(), non_blocking=True)
+            self._arrived = torch.cuda.Event()
+            self._arrived.record()
+        return value
+
+    def finite(self, value: Any) -> bool:
+        """Is the loss in `value` neither NaN nor infinite?"""
+        if self._arrived is None:
+            return math.isfinite(first_of(value))
+        self._arrived.synchronize()
+        return math.isfinite(self._here)
+
+    def check(self, value: Any, i: int) -> None:
+        """Raises `DomainError` if the loss in `value`, that of the data item `i`, is not finite."""
+        if not self.finite(value):
+            raise DomainError(f"Loss is {float(first_of(value))} on data item {i}, stopping training")
 
 
 def loop(step: Callable[[int, Any], None], data: Iterable[Any], cb: Any = None) -> None:
@@ -581,12 +605,12 @@ def train_(loss: Callable[..., Any], ps: Any, data: Any, opt: Any = None, cb: An
             "can't mix implicit Params with explicit state! With params(m), the last argument of train_ must be a rule "
             "such as Descent(0.1). But better to use the explicit style, in which m itself is the second argument."
         )
-    parameters = ps if isinstance(ps, Params) else Params(ps)
+    parameters, watch = ps if isinstance(ps, Params) else Params(ps), Watch()
 
     def step(i: int, d: Any) -> None:
         args = arguments(d)
-        value, grads = withgradient(lambda: loss(*args), parameters)
-        check_finite(value, i)
+        value, grads = withgradient(lambda: watch.on(loss(*args)), parameters)
+        watch.check(value, i)
         _update_implicit(opt, parameters, grads)
 
     loop(step, data, cb)

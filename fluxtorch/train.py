@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -12,11 +11,11 @@ from torch import nn
 
 from fluxtorch import optimise
 from fluxtorch.functors import fleaves
-from fluxtorch.optimise import arguments, check_finite, epochs, is_rule, loop, skip, stop, update_
+from fluxtorch.optimise import Watch, arguments, epochs, is_rule, loop, skip, stop, update_
 from fluxtorch.optimisers import Leaf, setup
-from fluxtorch.optimisers.interface import leaves_at, step_all_
+from fluxtorch.optimisers.interface import entries_of, leaves_at, step_all_
 from fluxtorch.optimisers.interface import update_ as update_explicit_
-from fluxtorch.zygote.explicit import collect, first_of, flat_withgradient
+from fluxtorch.zygote.explicit import collect, flat_withgradient
 from fluxtorch.zygote.gradient import withgradient
 from fluxtorch.zygote.implicit import Params
 
@@ -115,26 +114,26 @@ class _Step:
         self._place: Any = None
         self._leaves: Any = None
         self._grads: Any = ()
+        self._watch = Watch()
 
     def __call__(self, batch: Any, item: int | None = None) -> Any:
-        args, loss = arguments(batch), self._loss
+        args, loss, watch = arguments(batch), self._loss, self._watch
         if not isinstance(self._model, nn.Module):
-            value, (self._grads,) = withgradient(lambda m: loss(m, *args), self._model)
+            value, (self._grads,) = withgradient(lambda m: watch.on(loss(m, *args)), self._model)
             xs = None
         else:
-            value, place, xs, self._grads = flat_withgradient(lambda m: loss(m, *args), self._model)
+            value, place, xs, self._grads = flat_withgradient(lambda m: watch.on(loss(m, *args)), self._model)
             if place is not self._place or self._leaves is None:
                 self._place, self._leaves = place, leaves_at(self._tree, place, len(xs))
         if item is not None:
-            check_finite(value, item)
-        elif not math.isfinite(first_of(value)):
+            watch.check(value, item)
+        elif not watch.finite(value):
             return value
-        if xs is None or self._leaves is None:
+        # The way of update_, without its walk: the gradients are known to fit.
+        entries = None if xs is None or self._leaves is None else entries_of(self._leaves, xs, self._grads)
+        if entries is None:
             update_explicit_(self._tree, self._model, self.grad)
         else:
-            # The way of update_, without its walk: the gradients are known to fit.
-            every = zip(self._leaves, xs, self._grads, strict=True)
-            entries = [entry for entry in every if entry[2] is not None and not entry[0].frozen]
             with torch.no_grad():
                 step_all_(entries)
         return value

@@ -1,6 +1,8 @@
 """What `gradient` and `train_` remember of a model between steps holds only as long as the model is the same."""
 
 import copy
+import io
+import pickle
 
 import pytest
 import torch
@@ -137,3 +139,61 @@ def test_a_tree_of_another_model_is_refused():
     with pytest.raises(ValueError, match="state tree"):
         train_(lambda m, x: m(x).sum(), m, [(X,)], setup(Adam(), Chain(Dense(2 | to | 3))))
     assert all(torch.equal(p, q) for p, q in zip(before, m.parameters(), strict=True))
+
+
+def test_a_gradient_by_several_arguments_steps_the_model():
+    torch.manual_seed(0)
+    m = Chain(Dense(3 | to | 4, tanh), Dense(4 | to | 2))
+    other = copy.deepcopy(m)
+    opt, plain = setup(Adam(), m), setup(Adam(), other)
+    x, y = torch.rand(3, 5), torch.rand(2, 5)
+    for _ in range(3):
+        g, dx, _ = gradient(lambda m, x, y: mse(m(x), y), m, x, y)
+        assert dx.shape == x.shape
+        update_(opt, m, g)
+        # A gradient that was rebuilt goes the long way.
+        update_(plain, other, copy.deepcopy(gradient(lambda m: mse(m(x), y), other)[0]))
+    torch.testing.assert_close(list(params(m)), list(params(other)), rtol=0, atol=0)
+
+
+def test_what_a_gradient_knows_is_not_taken_for_another_models():
+    m, twin = Dense(2 | to | 1), Dense(2 | to | 1)
+    g = gradient(lambda m: m(torch.ones(2)).sum(), m)[0]
+    gradient(lambda m: m(torch.ones(2)).sum(), twin)
+    opt, before = setup(Descent(1.0), twin), twin.weight.detach().clone()
+    update_(opt, twin, g)
+    torch.testing.assert_close(twin.weight.detach(), before - 1)
+    assert m.bias == 0
+    twin.weight = torch.zeros(1, 2)  # another array in its place
+    update_(setup(Descent(1.0), twin), twin, g)
+    torch.testing.assert_close(twin.weight.detach(), -torch.ones(1, 2))
+
+
+def test_one_model_under_two_trees_and_frozen_parts():
+    m = Chain(Dense(2 | to | 2), Dense(2 | to | 1))
+    first, second = setup(Descent(1.0), m), setup(Descent(10.0), m)
+    x = torch.ones(2, 3)
+    for tree, rate in ((first, 1), (second, 10), (first, 1)):
+        before, g = m[1].bias.detach().clone(), gradient(lambda m: m(x).sum(), m)[0]
+        update_(tree, m, g)
+        torch.testing.assert_close(m[1].bias.detach(), before - rate * 3)
+    freeze_(first.layers[1])
+    before = m[1].bias.detach().clone(), m[0].bias.detach().clone()
+    update_(first, m, gradient(lambda m: m(x).sum(), m)[0])
+    assert torch.equal(m[1].bias, before[0]) and not torch.equal(m[0].bias, before[1])
+    thaw_(first)
+    adjust_(first, 0.5)
+    before = m[1].bias.detach().clone()
+    update_(first, m, gradient(lambda m: m(x).sum(), m)[0])
+    torch.testing.assert_close(m[1].bias.detach(), before - 1.5)
+
+
+def test_a_gradient_is_copied_and_saved_without_what_it_knows():
+    m = Dense(2 | to | 1)
+    g = gradient(lambda m: m(torch.ones(2)).sum(), m)[0]
+    for other in (copy.copy(g), copy.deepcopy(g), pickle.loads(pickle.dumps(g))):
+        assert other == g and not hasattr(other, "__flat__")
+    file = io.BytesIO()
+    torch.save(g, file)
+    file.seek(0)
+    assert torch.load(file) == g

@@ -9,26 +9,46 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch.nn.modules import module as torch_modules
 
 from fluxtorch.arrays import array, reversed_axes, summary
-from fluxtorch.base import broadcast, identity
+from fluxtorch.base import broadcast, identity, tanh
 from fluxtorch.errors import DimensionMismatch
 from fluxtorch.initialisers import create_bias, glorot_uniform, ones32, zeros32
 from fluxtorch.layers.layer import Layer, layer
 from fluxtorch.layers.show import optional
 from fluxtorch.mlutils.arrays import flatten
 from fluxtorch.namedtuples import NamedTuple, fold
+from fluxtorch.nnlib import activations as activations_
 from fluxtorch.printing import show
 
 __all__ = ["Chain", "Dense", "Diagonal", "Maxout", "Scale", "activations", "flatten"]
 
 
-def size_check(layer: Any, x: torch.Tensor, dim: int, n: int) -> None:
-    """Raises `DimensionMismatch` in Flux's words unless `x` has `n` elements along `dim`."""
+def size_check(layer: Any, x: torch.Tensor, dim: int, n: int, order: str = "", fits: bool | None = None) -> None:
+    """Raises `DimensionMismatch` in Flux's words unless `x` has `n` elements along `dim`.
+
+    If `x` with its axes reversed would fit (that axis alone decides, unless `fits` says), the message says
+    so, and what Flux's `order` of the axes is.
+    """
     if dim >= x.ndim or dim < 0:
         raise DimensionMismatch(f"layer {layer} expects ndims(input) > {max(dim, 0)}, but got {summary(x)}")
     if x.shape[dim] != n:
-        raise DimensionMismatch(f"layer {layer} expects size(input, {dim}) == {n}, but got {summary(x)}")
+        hint = reversal(x, order or _order(x, dim)) if x.shape[-1 - dim] == n and fits is not False else ""
+        raise DimensionMismatch(f"layer {layer} expects size(input, {dim}) == {n}, but got {summary(x)}{hint}")
+
+
+def reversal(x: torch.Tensor, order: str) -> str:
+    """What to do about an array in torch's order of axes, as the end of an error message."""
+    how = "transpose it, x.T" if x.ndim == 2 else f"reverse the axes, x.permute{(*reversed(range(x.ndim)),)}"
+    return f": Flux's order is {order}, so {how}"
+
+
+def _order(x: torch.Tensor, dim: int) -> str:
+    """Flux's order of the axes of an array that has its features, or channels, along `dim`."""
+    if dim == 0:
+        return "(features, N)" if x.ndim == 2 else "(features, …, N)"
+    return f"({', '.join('WHD'[: x.ndim - 2]) if x.ndim < 6 else '…'}, C, N)"
 
 
 _warned: set[tuple[torch.dtype, torch.dtype]] = set()
@@ -195,9 +215,18 @@ class Chain(Layers):
 
     def __call__(self, x: Any, *more: Any) -> Any:
         x = (x, *more) if more else x
+        rows = None  # in the place of x, a matrix as torch has it: with a row for each of the batch
         for f in self.layers:
+            if "_in_rows" in type(f).__dict__:
+                given = x.t() if rows is None and isinstance(x, torch.Tensor) and x.ndim == 2 else rows
+                y = None if given is None else f._in_rows(given)
+                if y is not None:
+                    rows = y
+                    continue
+            if rows is not None:
+                x, rows = rows.t(), None
             x = f(x)
-        return x
+        return x if rows is None else rows.t()
 
     def _with(self, layers: Any) -> Chain:
         return Chain(layers)
@@ -217,6 +246,24 @@ def activations(c: Any, x: Any) -> tuple[Any, ...]:
         x = f(x)
         results.append(x)
     return tuple(results)
+
+
+# The activations that go element by element, so that they may be taken of a matrix turned round.
+_ELEMENTWISE = {
+    id(f)
+    for f in (
+        *(identity, tanh, torch.tanh, torch.relu, F.relu, torch.sigmoid),
+        *(activations_.relu, activations_.σ, activations_.gelu, activations_.swish, activations_.mish),
+        *(activations_.leakyrelu, activations_.elu, activations_.selu, activations_.celu, activations_.softplus),
+        *(activations_.relu6, activations_.hardtanh, activations_.tanh_fast, activations_.sigmoid_fast),
+    )
+}
+_GLOBAL_HOOKS = (
+    torch_modules._global_forward_hooks,
+    torch_modules._global_forward_pre_hooks,
+    torch_modules._global_backward_hooks,
+    torch_modules._global_backward_pre_hooks,
+)
 
 
 class Dense(Layer):
@@ -294,8 +341,30 @@ class Dense(Layer):
             return self.σ(F.linear(x.t(), W, b).t())
         return self.σ(reversed_axes(F.linear(reversed_axes(x), W, b)))
 
+    def _in_rows(self, x: torch.Tensor) -> torch.Tensor | None:
+        """`self(x.t()).t()` for a matrix, without the turning; None if more is to be done, or anybody looks on."""
+        W, b = self._parameters.get("weight"), self.bias
+        if W is None or x.shape[1] != W.shape[1] or x.dtype is not W.dtype or id(self.σ) not in _ELEMENTWISE:
+            return None
+        if is_watched(self):
+            return None
+        return self.σ(F.linear(x, W, None if b is False else b))  # type: ignore[no-any-return]
+
     def __str__(self) -> str:
         return f"Dense({self.weight.shape[1]} => {self.weight.shape[0]}{options(self)})"
+
+
+def is_watched(m: Layer) -> bool:
+    """Does more happen at a call of `m` than its forward: are there hooks, or is it compiled?"""
+    return bool(
+        m._forward_hooks
+        or m._forward_pre_hooks
+        or m._backward_hooks
+        or m._backward_pre_hooks
+        or m._compiled_call_impl
+        or any(_GLOBAL_HOOKS)
+        or torch.compiler.is_compiling()
+    )
 
 
 def options(m: Any) -> str:

@@ -23,6 +23,7 @@ from fluxtorch.layers.basic import (
     joined,
     match_eltype,
     options,
+    reversal,
     tensor_input,
     weights,
     whole,
@@ -222,8 +223,9 @@ class Bilinear(Layer):
         x, y = (match_eltype(self, W.dtype, tensor_input(self, v)) for v in (xs[0], xs[-1]))
         for v, n in ((x, W.shape[1]), (y, W.shape[2])):
             if v.ndim not in (1, 2) or v.shape[0] != n:
+                hint = reversal(v, "(features, N)") if v.ndim == 2 and v.shape[1] == n else ""
                 raise DimensionMismatch(
-                    f"layer {self} expects an input with size(input, 0) == {n}, but got {summary(v)}"
+                    f"layer {self} expects an input with size(input, 0) == {n}, but got {summary(v)}{hint}"
                 )
         if x.shape[1:] != y.shape[1:]:
             raise DimensionMismatch(

@@ -172,8 +172,13 @@ class _Convolution(Layer):
         if x.ndim != w.ndim:
             raise DimensionMismatch(f"layer {self} expects ndims(input) == {w.ndim}, but got {summary(x)}")
         if x.shape[-2] != cin:
-            size_check(self, x, x.ndim - 2, cin)
+            size_check(self, x, x.ndim - 2, cin, fits=self._covers(x.shape[:1:-1]))
         return match_eltype(self, w.dtype, x)
+
+    def _covers(self, size: Sequence[int]) -> bool:
+        """Does the window fit into an image of this size?"""
+        w, pad = self.weight, borders(len(size), self.pad)
+        return all(n + pad[2 * i] + pad[2 * i + 1] > (w.shape[i] - 1) * self.dilation[i] for i, n in enumerate(size))
 
     def _bias(self, x: torch.Tensor) -> torch.Tensor | None:
         if self.bias is False:
@@ -359,6 +364,9 @@ class ConvTranspose(_Convolution):
         self.pad = calc_padding(pad, size, self.dilation)
         self.outpad = expand(n, outpad, "outpad", 0)
         self.groups = groups
+
+    def _covers(self, size: Sequence[int]) -> bool:
+        return True
 
     def __call__(self, x: Any) -> torch.Tensor:
         x = self._input(x, self.weight.shape[-1])

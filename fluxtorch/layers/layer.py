@@ -44,6 +44,17 @@ class Parameter(nn.Parameter):
             part.__class__ = _Part
         return part
 
+    def detach(self) -> torch.Tensor:
+        x = super().detach()
+        if sys._getframe(1).f_code is nn.Parameter.__new__.__code__:  # `nn.Parameter(W)` asks for the same kind
+            x.__class__ = Parameter
+        return x
+
+    def view(self, *size: Any) -> torch.Tensor:
+        # Where the memory has Flux's order torch refuses to give a view as one vector, for which its tools ask.
+        # What is part of a graph nobody may write into, so that a copy is as good.
+        return self.reshape(*size) if torch.is_grad_enabled() else super().view(*size)
+
     def __repr__(self, **_: Any) -> str:  # type: ignore[override]
         return f"Parameter containing:\n{self.detach()!r}"
 
@@ -96,6 +107,12 @@ def _adopted(x: torch.Tensor) -> torch.Tensor:
     elif not isinstance(x, nn.Parameter):
         x = Parameter(x.detach().clone() if x.is_inference() else x)
     return x
+
+
+# For what isn't in this list, torch's optimizers don't choose their faster kernels by themselves.
+_fast: Any = getattr(sys.modules["torch.optim.optimizer"], "_foreach_supported_types", [])
+if Parameter not in _fast:
+    _fast.append(Parameter)
 
 
 class _Ref:
@@ -163,10 +180,7 @@ class Layer(nn.Module):
                     # Left on the class, a default would hide what the field is set to, and a function become a method.
                     cls._defaults[name] = vars(base)[name]
                     delattr(base, name)
-        forward = vars(cls).get("__call__", vars(cls).get("forward"))
-        if forward is not None and not getattr(forward, "_through_module", False):
-            cls.forward = forward  # type: ignore[method-assign]
-            cls.__call__ = _through_module(forward)  # type: ignore[method-assign]
+        _call_through_module(cls)
         if fields and _inherited_init(cls):
             cls.__init__ = _make_init(cls)  # type: ignore[method-assign]
 
@@ -179,6 +193,8 @@ class Layer(nn.Module):
             object.__setattr__(self, name, value)
         elif name == "training" or name.startswith("_"):
             super().__setattr__(name, value)
+            if name == "training" and type(vars(self).get("active")) is bool:
+                vars(self)["active"] = value  # Lightning sets it back like this after evaluation
         elif isinstance(inspect.getattr_static(type(self), name, None), property):
             object.__setattr__(self, name, value)
         elif fields is None or name in fields:
@@ -197,6 +213,10 @@ class Layer(nn.Module):
         templates = own.get("_templates")
         if templates and name in templates:
             return self._resolve(templates[name])
+        if parameters is not None:  # before `fold`, which torch.compile can't look into
+            for registry in (own["_buffers"], own["_modules"]):
+                if name in registry:
+                    return registry[name]
         if not name.isascii() and fold(name) != name:  # getattr doesn't fold names, the parser does
             return getattr(self, fold(name))
         try:
@@ -220,13 +240,17 @@ class Layer(nn.Module):
             self._register(name, value, name not in type(self)._untrained)  # where it was: the order is state_dict's
             return
         self._forget(name)
-        if isinstance(value, (torch.Tensor, nn.Module)):
+        if _pruned(name) in self._parameters:
+            vars(self)[name] = value
+        elif isinstance(value, (torch.Tensor, nn.Module)):
             self._register(name, value, name not in type(self)._untrained)
         elif isinstance(value, (tuple, NamedTuple)) and _holds_torch(value):
             # A tuple can't change, so what torch has registered is the truth, and the tuple is made from it.
             self._templates[name] = self._template(name, value)
         else:
             vars(self)[name] = value
+            if name == "active" and type(value) is bool:
+                vars(self)["training"] = value
             if isinstance(value, (list, dict)) and _holds_torch(value):
                 self._register_nested(name, value)
 
@@ -324,10 +348,22 @@ class Layer(nn.Module):
             if table is None or isinstance(table[name], (list, dict)):
                 return None
             edges.append((table, name, table[name]))
-        return edges
+        return edges + [(table, key, table[key]) for table, key in self._added()]
 
     def _field_names(self) -> tuple[str, ...]:
         return type(self)._fields or tuple(vars(self).get("_order", ()))
+
+    def _added(self) -> list[tuple[dict[str, Any], str]]:
+        """What is registered beside the fields, by torch's parametrizations and pruning, or by hand: (table, key)."""
+        own, names = self.__dict__, self._field_names()
+        nested = [key for places in own["_nested"].values() for _, key in places]
+        tables = own["_parameters"], own["_buffers"], own["_modules"]
+        added = [(t, key) for t in tables for key, v in t.items() if v is not None and key not in names]
+        return [(t, key) for t, key in added if key not in nested]
+
+    def _computed(self, name: str) -> bool:
+        """Does torch compute the field from others, which it has added?"""
+        return _pruned(name) in self._parameters or name in self._modules.get("parametrizations", ())  # type: ignore[operator]
 
     # -- torch's side -------------------------------------------------------------------------------
 
@@ -342,6 +378,7 @@ class Layer(nn.Module):
         for name in self._field_names():
             self._refreshed(name)
         super()._apply(fn, recurse)
+        self._adopt()
         for name, places in self._nested.items():
             if isinstance(vars(self).get(name), (list, dict)):
                 _replace(vars(self)[name], iter([vars(self)[registry][key] for registry, key in places]))
@@ -349,6 +386,13 @@ class Layer(nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        self._adopt()
+
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
+        super().register_parameter(name, None if param is None else _adopted(param))  # type: ignore[arg-type]
+
+    def _adopt(self) -> None:
+        """Makes the layer's own kind of parameters of those that torch has made."""
         for x in self._parameters.values():
             if x is not None:
                 _adopted(x)
@@ -374,40 +418,64 @@ class Layer(nn.Module):
 
 def _layer_children(x: Layer) -> tuple[NamedTuple, Callable[[Any], Layer]]:
     own = vars(x)
-    parameters, modules = own["_parameters"], own["_modules"]
+    parameters, modules, buffers = own["_parameters"], own["_modules"], own["_buffers"]
+    more = len(parameters) + len(modules) + len(buffers) - sum(map(len, own["_nested"].values()))
     kids: dict[str, Any] = {}
     for name in x._field_names():  # what most fields are, without the detour of getattr
         if name in parameters:
             kids[name] = parameters[name]
+            more -= 1
         elif name in modules:
             kids[name] = modules[name]
+            more -= 1
         elif name in own and type(own[name]) not in (list, dict):
             kids[name] = own[name]
         else:
+            more -= name in buffers
             kids[name] = x._refreshed(name)
-    return NamedTuple.of(kids), functools.partial(_rebuilt, x)
+    if more:
+        kids = {name: kid for name, kid in kids.items() if not x._computed(name)}
+        kids.update({key: table[key] for table, key in x._added()})
+    return NamedTuple.of(kids), functools.partial(_rebuilt, x, tuple(kids))
 
 
 _set_rule(Layer, _layer_children)
 
 
-def _rebuilt(x: Layer, kids: Any) -> Layer:
-    """A copy of `x` with other fields; its `__init__` is not run."""
+# What belongs to one layer and none of its copies; the last is what `compile()` has made, of this layer's parameters.
+_OF_ONE = frozenset(("_templates", "_nested", "_compiled_call_impl"))
+
+
+def _rebuilt(x: Layer, names: tuple[str, ...], kids: Any) -> Layer:
+    """A copy of `x` with other children, which have these names; its `__init__` is not run."""
     new = type(x).__new__(type(x))
-    names = x._field_names()
+    fields = x._field_names()
     registries = ("_parameters", "_buffers", "_modules")
-    owned = {key for places in x._nested.values() for _, key in places}.union(names)
+    owned = {key for places in x._nested.values() for _, key in places}.union(fields, names)
     for key, value in vars(x).items():
         if key in registries:
             vars(new)[key].update({k: v for k, v in value.items() if k not in owned})
-        elif key not in names and key not in ("_templates", "_nested"):
+        elif key not in fields and key not in _OF_ONE:
             vars(new)[key] = copy.copy(value) if isinstance(value, (dict, list, set)) else value
     for name, value in zip(names, kids, strict=True):
         frozen = isinstance(old := x._parameters.get(name), nn.Parameter) and not old.requires_grad
-        setattr(new, name, value)
+        if name in fields:
+            setattr(new, name, value)
+        else:
+            new._register(name, value, name in x._parameters)
         if frozen and value is not old and isinstance(p := new._parameters.get(name), nn.Parameter):
             p.requires_grad_(False)
+    for name in fields:
+        original: Any = new._parameters.get(_pruned(name))
+        mask = new._buffers.get(f"{name}_mask")
+        if original is not None and mask is not None:
+            vars(new)[name] = original * mask
     return new
+
+
+def _pruned(name: str) -> str:
+    """The parameter in the place of which `torch.nn.utils.prune` puts its product with a mask."""
+    return f"{name}_orig"
 
 
 def _holds_torch(x: Any) -> bool:
@@ -487,14 +555,27 @@ def _make_init(cls: type[Any]) -> Callable[..., None]:
     return __init__
 
 
+def _call_through_module(cls: type[Any]) -> None:
+    """Makes what `cls` defines as its `__call__` the `forward` of a module, so that hooks and compilation work."""
+    own = vars(cls).get("__call__")
+    if own is not None and own is not nn.Module.__call__ and not getattr(own, "_through_module", False):
+        cls.forward = own
+        del cls.__call__
+    forwards = [base for base in cls.__mro__ if issubclass(base, Layer) and "forward" in vars(base)]
+    if len(forwards) > 1 or cls.__call__ is not nn.Module.__call__:
+        for base in forwards:
+            if "__call__" not in vars(base):
+                base.__call__ = _through_module(vars(base)["forward"])  # type: ignore[assignment]
+
+
 def _through_module(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """`__call__` for a class that defines `forward`: by way of `nn.Module`, so that hooks and compilation work."""
+    """A `__call__` by way of `nn.Module` that can be reached by `super().__call__(…)` too."""
 
     @functools.wraps(forward)
     def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:
         if type(self).forward is forward:
             return nn.Module.__call__(self, *args, **kwargs)
-        return forward(self, *args, **kwargs)  # reached by super().__call__(…)
+        return forward(self, *args, **kwargs)
 
     __call__._through_module = True  # type: ignore[attr-defined]
     return __call__
@@ -545,7 +626,9 @@ def layer(
         if names is not None:
 
             def chosen(self: Any, names: tuple[str, ...] = names) -> NamedTuple:
-                return NamedTuple.of({name: getattr(self, name) for name in names})
+                kids, others = vars(_layer_children(self)[0]), (*self._field_names(), *self._buffers)
+                added = [key for key in kids if key not in others]
+                return NamedTuple.of({key: kids[key] for key in (*names, *added) if key in kids})
 
             chosen._fixed = True  # type: ignore[attr-defined]
             each.trainable = chosen

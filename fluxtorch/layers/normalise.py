@@ -226,8 +226,10 @@ class LayerNorm(Layer):
 
     def __call__(self, x: Any) -> torch.Tensor:
         x = tensor_input(self, x)
-        for dim, n in enumerate(self.size):
-            size_check(self, x, dim, n if self.affine or dim >= x.ndim else x.shape[dim])
+        if x.shape[: len(self.size)] != self.size:
+            fits = x.shape[: -len(self.size) - 1 : -1] == self.size
+            for dim, n in enumerate(self.size):
+                size_check(self, x, dim, n if self.affine or dim >= x.ndim else x.shape[dim], fits=fits)
         x = x if x.is_floating_point() or x.is_complex() else x.to(torch.get_default_dtype())
         return self.diag(self._normalised(x))
 

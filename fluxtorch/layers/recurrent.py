@@ -19,6 +19,7 @@ from fluxtorch.initialisers import glorot_uniform, zeros32
 from fluxtorch.layers.basic import (
     act,
     at_most,
+    is_watched,
     match_eltype,
     size_check,
     sizes,
@@ -126,13 +127,31 @@ class Recur(Layer):
             state, y = self._fold(state, xs[0])
         else:
             state, y = self._step(state, *xs)
+        self._keep(state, steps)
+        return y
+
+    def _in_rows(self, x: Tensor) -> Tensor | None:
+        """`self(x.t()).t()` for a matrix, without the turning; None if more is to be done, or anybody looks on."""
+        cell, state = self.cell, self._now()
+        if type(state) is not _Rows or not _is_known(cell) or is_watched(self):
+            return None
+        Wi, b = cell.Wi, cell.b
+        if x.shape != (state[0].shape[0], Wi.shape[1]) or b is False or b.ndim != 1:
+            return None
+        for v in (x, *state, cell.Wh, b):
+            if v.dtype is not Wi.dtype:
+                return None
+        state = _Rows(cell._one(x, list(state), Wi, cell.Wh, b))
+        self._keep(state, 1)
+        return state[0]
+
+    def _keep(self, state: Any, steps: int) -> None:
         mine = vars(self)
         if mine["_scope"] is None:
             if not self.training:
                 state = _constant(state)
             self._watch(state, steps)
         mine["_state"], mine["_fresh"] = state, False
-        return y
 
     def _step(self, state: Any, *xs: Any) -> tuple[Any, Any]:
         cell = self.cell
@@ -166,7 +185,7 @@ class Recur(Layer):
                 f"{self} has carried {_LONG} steps of history outside of gradient, and memory grows with each. "
                 "To evaluate a model, call it under torch.no_grad() or after testmode_(m); "
                 "to go on training on a long sequence, call truncate_(m) now and then.",
-                stacklevel=6,
+                stacklevel=7,
             )
 
     @property
@@ -196,7 +215,7 @@ class Recur(Layer):
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy has no part in the history of the original, and torch refuses to copy it.
-        mine = vars(self)
+        mine: dict[str, Any] = super().__getstate__()  # type: ignore[assignment]
         state = _constant(_columns(mine["_state"]))
         return {**mine, "_first": _constant(mine["_first"]), "_state": state, "_scope": None}
 
@@ -333,7 +352,8 @@ class _Cell(Layer):
         Wi, Wh, b = self.Wi, self.Wh, self.b
         shape = x.shape
         if not shape or shape[0] != Wi.shape[1]:
-            size_check(self, x, 0, Wi.shape[1])
+            order = "" if len(shape) < 3 else "(features, batch, time), not (time, batch, features)"
+            size_check(self, x, 0, Wi.shape[1], order, len(shape) <= axes)
         if len(shape) > axes:
             raise DimensionMismatch(f"layer {self} expects a vector or a matrix, but got {summary(x)}")
         n = shape[1] if len(shape) > 1 else 1

@@ -294,7 +294,8 @@ class Recurrence(Layer):
         cell = self.cell
         if x.ndim > 3:
             raise DimensionMismatch(f"layer {self} expects a matrix or an array of 3 axes, but got {summary(x)}")
-        size_check(self, x, 0, cell.Wi.shape[1])
+        order = "(features, time, batch), not (batch, time, features)" if x.ndim == 3 else "(features, time)"
+        size_check(self, x, 0, cell.Wi.shape[1], order)
         x, state = cell._fitted(x, state, 2)
         kernel = cell._kernel()
         if kernel is None or (x.is_cuda and nested()):  # cuDNN's can't be differentiated twice

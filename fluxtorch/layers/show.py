@@ -81,7 +81,9 @@ def _shown_children(x: Any) -> list[tuple[str, Any]]:
     if isleaf(x) or not _is_layer(x):
         return []
     shown: list[tuple[str, Any]] = []
-    for _, field in _items(trainable(x)):
+    for name, field in _items(trainable(x)):
+        if name == "parametrizations":  # what torch computes a field from
+            continue
         if isinstance(field, NamedTuple):
             shown += [(f"{key} = ", kid) for key, kid in _items(field)]
         elif type(field) is tuple:

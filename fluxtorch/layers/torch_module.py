@@ -65,7 +65,11 @@ class Torch(Layer):
 def _reversed(x: Any) -> Any:
     if isinstance(x, Tensor):
         return reversed_axes(x)
-    return x if x is None else fmap(lambda v: reversed_axes(v) if isinstance(v, Tensor) else v, x, exclude=_whole)
+    if type(x) is tuple or type(x) is list:  # by themselves, where torch.compile can look into it
+        return type(x)([_reversed(v) for v in x])
+    if type(x) is dict:
+        return {k: _reversed(v) for k, v in x.items()}
+    return x if _whole(x) else fmap(lambda v: reversed_axes(v) if isinstance(v, Tensor) else v, x, exclude=_whole)
 
 
 def _whole(x: Any) -> bool:

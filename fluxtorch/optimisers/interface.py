@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from fluxtorch.namedtuples import NamedTuple
 from fluxtorch.optimisers.rule import AbstractRule, explicit
 from fluxtorch.optimisers.torch_optim import TorchRule, TorchTree, bare, is_factory
 from fluxtorch.printing import show
+from fluxtorch.zygote.explicit import plan_of
 from fluxtorch.zygote.tracked import Tracked
 
 __all__ = ["Leaf", "isnumeric", "setup", "trainables", "update", "update_"]
@@ -165,6 +167,11 @@ def update_(tree: Any, model: Any, grad: Any) -> tuple[Any, Any]:
     >>> update_(t, m, NamedTuple(x=[1, 1, 1], y=None))[1]
     (x = [0.9, 1.9, 2.9], y = tanh)
     """
+    known = _known(tree, model, grad)
+    if known is not None:
+        with torch.no_grad():
+            step_all_(known)
+        return tree, model
     found: dict[int, list[Any]] = {}
     ties: list[tuple[torch.Tensor, torch.Tensor]] = []
     _pair(tree, model, grad, model, found, ties)
@@ -174,6 +181,35 @@ def update_(tree: Any, model: Any, grad: Any) -> tuple[Any, Any]:
         for (x, other), old in zip(ties, before, strict=True):
             other.add_(x - old)
     return tree, model
+
+
+def _known(tree: Any, model: Any, grad: Any) -> list[Any] | None:
+    """The entries for `step_all_`, without a walk, where `grad` is just what `gradient` gave of this very model."""
+    if type(grad) is not NamedTuple or type(tree) is not NamedTuple or not isinstance(model, nn.Module):
+        return None
+    if not hasattr(grad, "__flat__"):
+        return None
+    plan: Any
+    plan, grads = grad.__flat__
+    if plan_of(model) is not plan or plan is None:
+        return None
+    known, leaves = getattr(tree, "__flat__", (None, None))
+    if known is not plan:
+        leaves = leaves_at(tree, plan.place, len(plan.leaves))
+        object.__setattr__(tree, "__flat__", (plan, leaves))
+    return None if leaves is None else entries_of(leaves, plan.leaves, grads)
+
+
+def entries_of(leaves: list[Leaf], xs: Sequence[torch.Tensor], grads: Sequence[Any]) -> list[Any] | None:
+    """Leaf, tensor and gradient, where there is one to step by; None if a gradient isn't in one piece of memory."""
+    entries = []
+    for entry in zip(leaves, xs, grads, strict=True):
+        leaf, _, dx = entry
+        if dx is not None and not leaf.frozen:
+            if dx.layout is not torch.strided:
+                return None
+            entries.append(entry)
+    return entries
 
 
 def leaves_at(tree: Any, place: Any, n: int) -> list[Leaf] | None:
@@ -201,9 +237,12 @@ def step_all_(entries: Any) -> None:
     """
     groups: dict[Any, list[Any]] = {}
     for entry in entries:
-        leaf, x, _ = entry
-        key = () if leaf.rule.whole else (x.dtype, x.device)
-        groups.setdefault((id(leaf.rule), *key), []).append(entry)
+        rule, x = entry[0].rule, entry[1]
+        key = id(rule) if rule.whole else (id(rule), x.dtype, x.device)
+        if key in groups:
+            groups[key].append(entry)
+        else:
+            groups[key] = [entry]
     before: list[Any] = []
     if any(group[0][0].rule.may_raise(late=len(groups) == 1) for group in groups.values()):
         before = [(leaf, copied(leaf.state), x, x.clone()) for group in groups.values() for leaf, x, _ in group]

@@ -17,7 +17,7 @@ from typing import Any, overload
 import torch
 from typing_extensions import Self
 
-from fluxtorch.arrays import summary
+from fluxtorch.arrays import is_spread, summary
 from fluxtorch.errors import DomainError
 from fluxtorch.optimisers.rule import AbstractRule, Arrays, States, Tensors, explicit, split
 from fluxtorch.printing import show
@@ -91,7 +91,7 @@ class Momentum(AbstractRule):
         return v, v
 
     def step_(self, states: States, xs: Arrays, dxs: Arrays) -> States:
-        gs = _dense_like(xs, dxs, states) if self.rho else None  # without ρ, torch has no v
+        gs = _sgd_like(xs, dxs, states) if self.rho else None  # without ρ, torch has no v
         if gs is None:
             return super().step_(states, xs, dxs)
         if xs[0].dtype is torch.float32 and self.eta > 1e-6:
@@ -122,7 +122,7 @@ class Nesterov(AbstractRule):
         return v, dx.mul(self.eta).sub_(v, alpha=self.rho)
 
     def step_(self, states: States, xs: Arrays, dxs: Arrays) -> States:
-        gs = _dense_like(xs, dxs, states) if self.rho else None
+        gs = _sgd_like(xs, dxs, states) if self.rho else None
         if gs is None:
             return super().step_(states, xs, dxs)
         _fused_sgd(xs, torch._foreach_mul(gs, -self.eta), states, self.rho, lr=-1.0, nesterov=True)
@@ -784,6 +784,11 @@ def _dense_like(xs: Arrays, dxs: Arrays, states: Arrays) -> Arrays | None:
             return None
         gs.append(dx if dx.stride() == strides else torch.empty_like(x).copy_(dx))
     return gs
+
+
+def _sgd_like(xs: Arrays, dxs: Arrays, states: Arrays) -> Arrays | None:
+    """The same for the kernel of SGD, which isn't for tensors that are spread over processes, as Adam's is."""
+    return None if is_spread(xs[0]) else _dense_like(xs, dxs, states)
 
 
 def _fused_sgd(

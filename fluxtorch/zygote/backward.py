@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.nn.parallel import DistributedDataParallel
 
 from fluxtorch.zygote.scope import nested
 from fluxtorch.zygote.tracked import raw
 
-__all__ = ["differentiate", "reaches_back"]
+__all__ = ["differentiate", "is_wrapper", "reaches_back"]
 
 
 def reaches_back(ys: Sequence[torch.Tensor], start: int) -> bool:
@@ -35,21 +36,77 @@ def differentiate(
     seeds: Sequence[torch.Tensor] | None = None,
     keep: bool = False,
     before: int | None = None,
+    wrappers: Sequence[torch.nn.Module] = (),
 ) -> Sequence[torch.Tensor | None]:
     """The gradient of `ys`, seeded with `seeds`, by each of `leaves`; None where they don't depend on one.
 
     With `before`, whatever was computed earlier than that operation counts as constant, even if
-    torch remembers how it came from `leaves`.
+    torch remembers how it came from `leaves`. With `wrappers`, modules that `is_wrapper` tells of,
+    the gradient is what they make of it in `backward()`. Raises `RuntimeError` where they can't.
     """
     ys = [raw(y) for y in ys]
     if not leaves or not ys:
         return (None,) * len(leaves)
     again = nested()
+    if wrappers:
+        if again or before is not None or not all(leaf.is_leaf for leaf in leaves):
+            raise RuntimeError(
+                f"under {type(wrappers[0]).__name__}, torch combines the processes' gradients in backward(), which "
+                "can neither be inside of another gradient nor stop at what was computed before the call"
+            )
+        return _by_backward(ys, leaves, seeds, wrappers)
     if before is not None:
         return _by_new_operations(ys, leaves, seeds, again, before)
     return torch.autograd.grad(
         ys, leaves, seeds, retain_graph=True if keep or again else None, create_graph=again, allow_unused=True
     )
+
+
+def is_wrapper(module: Any) -> bool:
+    """Does `module` make something else of its parameters' gradients, once `backward()` has put them into `.grad`?"""
+    if isinstance(module, DistributedDataParallel):
+        return True
+    # What fully_shard has changed, and what came before it, are known by a method: to import them takes half a second.
+    return hasattr(type(module), "set_requires_gradient_sync") or hasattr(type(module), "summon_full_params")
+
+
+def _by_backward(
+    ys: list[torch.Tensor],
+    leaves: Sequence[torch.Tensor],
+    seeds: Sequence[torch.Tensor] | None,
+    wrappers: Sequence[torch.nn.Module],
+) -> Sequence[torch.Tensor | None]:
+    shared = any(getattr(module, "gradient_as_bucket_view", False) for module in wrappers)
+
+    def own(grad: torch.Tensor | None) -> torch.Tensor | None:
+        return grad.clone() if shared and grad is not None else grad
+
+    ends = {id(x): x for x in (*_ends(ys), *leaves)}
+    kept = [(x, x.grad, own(x.grad)) for x in ends.values()]
+    try:
+        for x, _, _ in kept:
+            x.grad = None
+        torch.autograd.backward(ys, seeds)
+        return tuple([own(x.grad) for x in leaves])
+    finally:
+        for x, grad, copy in kept:
+            x.grad = grad
+            if (
+                grad is not None and copy is not None and copy is not grad
+            ):  # what was there lies in the memory that the next gradient goes through
+                grad.copy_(copy)
+
+
+def _ends(ys: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """The tensors into whose `.grad` the gradient of `ys` would go."""
+    stack = [get_gradient_edge(y).node for y in ys]
+    seen = set(stack)
+    while stack:
+        for behind, _ in stack.pop().next_functions:
+            if behind is not None and behind not in seen:
+                seen.add(behind)
+                stack.append(behind)
+    return [node.variable for node in seen if hasattr(node, "variable")]
 
 
 def _by_new_operations(

@@ -14,9 +14,10 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
-from fluxtorch.arrays import array, summary
+from fluxtorch.arrays import array, is_spread, summary
 from fluxtorch.functors import (
     _child,
     _fill,
@@ -33,17 +34,17 @@ from fluxtorch.functors import (
     isleaf,
 )
 from fluxtorch.namedtuples import NamedTuple
-from fluxtorch.zygote.backward import differentiate, reaches_back
+from fluxtorch.zygote.backward import differentiate, is_wrapper, reaches_back
 from fluxtorch.zygote.scope import differentiating, nested
 from fluxtorch.zygote.tracked import Literals, Tracked, is_whole, raw, untracked
 
-__all__ = ["Lifted", "back_of", "check_loss", "collect", "first_of", "lift", "module_map", "value_of"]
+__all__ = ["Lifted", "back_of", "check_loss", "collect", "first_of", "lift", "module_map", "plan_of", "value_of"]
 
 
 class Lifted:
     """The tensors that a call differentiates by, in order, and what it must arrange for while the function runs."""
 
-    __slots__ = ("above", "borrowed", "copies", "leaves", "numbers", "own", "seen", "standins")
+    __slots__ = ("above", "borrowed", "copies", "leaves", "numbers", "own", "plan", "seen", "standins", "wrappers")
 
     def __init__(self) -> None:
         self.leaves: list[torch.Tensor] = []
@@ -56,7 +57,10 @@ class Lifted:
         # Objects, dicts and lists, and what the function gets for them; and what was in both at first.
         self.copies: list[tuple[Any, Any, dict[Any, Any], dict[Any, Any]]] = []
         self.seen: set[int] = set()
+        self.plan: _Plan | None = None
         self.above: dict[int, Any] = {}
+        # Modules that ran and whose gradients are averaged or spread over processes, which is done in backward().
+        self.wrappers: list[nn.Module] = []
 
     def add(self, x: torch.Tensor) -> int:
         self.leaves.append(x)
@@ -68,7 +72,7 @@ class Lifted:
         if key in self.seen:
             return None
         self.seen.add(key)
-        self.own = self.own and _fresh(x)
+        self.own = self.own and _fresh(x) and not is_spread(x)
         if not x.requires_grad or type(x) is torch.Tensor or key in _borrowed or x.is_inference():
             if x.is_inference():
                 self.standins[key] = (x, x := x.clone().requires_grad_())
@@ -79,7 +83,7 @@ class Lifted:
 
     def following(self, inference: bool) -> contextlib.AbstractContextManager[Any]:
         """In here, torch records what is done to the tensors."""
-        if not (inference or self.borrowed or self.standins or self.numbers):
+        if self.own and not (inference or self.borrowed or self.standins or self.numbers):
             return _nothing
         stack = contextlib.ExitStack()
         if self.borrowed:
@@ -88,7 +92,13 @@ class Lifted:
             stack.enter_context(_Swap(self.standins))
         if self.numbers:
             stack.enter_context(Literals())
+        if not self.own:  # DistributedDataParallel holds the graph's ends
+            stack.enter_context(register_module_forward_pre_hook(self._watch))
         return stack
+
+    def _watch(self, module: nn.Module, _: Any) -> None:
+        if is_wrapper(module):
+            self.wrappers.append(module)
 
     def keep_changes(self) -> None:
         """Gives objects, dicts and lists what the function has put into their copies, as constants."""
@@ -113,7 +123,7 @@ class Lifted:
         if not isinstance(y, torch.Tensor) or not y.requires_grad:
             return (None,) * len(self.leaves)
         before = self.before([y], call)
-        grads = differentiate([y], self.leaves, before=before)
+        grads = differentiate([y], self.leaves, before=before, wrappers=self.wrappers)
         if before is not None and all(grad is None for grad in grads):
             warnings.warn(
                 "the loss was computed before, or in another thread, so it is a constant here: every gradient is None. "
@@ -236,6 +246,8 @@ def module_map(x: Any, to: Lifted) -> Any:
     if type(kids) is tuple and not kids:
         return None
     to.above[id(x)] = None
+    if is_wrapper(x):
+        to.own = False
     chosen = _trained(x, kids)
     if chosen is kids or not isinstance(kids, NamedTuple):
         places = [module_map(kid, to) for kid in _values(chosen)]
@@ -274,12 +286,19 @@ def _planned(x: nn.Module, to: Lifted) -> Any:
     plan = _plans.get(x)
     if plan is not None and plan.holds():
         to.leaves, to.seen, to.own = list(plan.leaves), set(plan.ids), all(map(_fresh, plan.leaves))
+        to.plan = plan
         return plan.place
     place = module_map(x, to)
-    edges = None if to.borrowed or to.standins else _edges(x)
+    edges = None if to.borrowed or to.standins or any(map(is_spread, to.leaves)) else _edges(x)
     if edges is not None:
-        _plans[x] = _Plan(edges, list(to.leaves), place)
+        to.plan = _plans[x] = _Plan(edges, list(to.leaves), place)
     return place
+
+
+def plan_of(model: Any) -> _Plan | None:
+    """What is known of the model from its last gradient, if it is as it was then."""
+    plan = _plans.get(model)
+    return plan if plan is not None and plan.holds() else None
 
 
 def _edges(x: Any) -> list[tuple[dict[str, Any], str, Any]] | None:
@@ -317,6 +336,16 @@ def collect(place: Any, grads: Sequence[torch.Tensor | None]) -> Any:
         if value is not None:
             return _like(kids, values)
     return None
+
+
+def _collected(places: Sequence[Any], grads: Sequence[torch.Tensor | None], lifted: Lifted) -> tuple[Any, ...]:
+    """The gradients of all arguments; that of a model with a plan knows it, which spares `update_` a walk."""
+    results = tuple([collect(place, grads) for place in places])
+    if lifted.plan is not None:
+        for place, result in zip(places, results, strict=True):
+            if place is lifted.plan.place and type(result) is NamedTuple:
+                object.__setattr__(result, "__flat__", (lifted.plan, grads[: len(lifted.plan.leaves)]))
+    return results
 
 
 def _number_gradient(grad: torch.Tensor | None) -> Any:
@@ -447,8 +476,7 @@ def explicit_gradient(f: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any
             y = f(*inputs)
             lifted.keep_changes()
             check_loss(y, lifted.leaves)
-            grads = lifted.gradients(y, call)
-            return tuple([collect(place, grads) for place in places])
+            return _collected(places, lifted.gradients(y, call), lifted)
 
 
 def explicit_withgradient(f: Callable[..., Any], args: tuple[Any, ...]) -> NamedTuple:
@@ -460,7 +488,7 @@ def explicit_withgradient(f: Callable[..., Any], args: tuple[Any, ...]) -> Named
             loss = first_of(y)
             check_loss(loss, lifted.leaves)
             grads = lifted.gradients(loss, call)
-            return NamedTuple.of({"val": value_of(y), "grad": tuple([collect(place, grads) for place in places])})
+            return NamedTuple.of({"val": value_of(y), "grad": _collected(places, grads, lifted)})
 
 
 def flat_withgradient(f: Callable[[Any], Any], model: nn.Module) -> tuple[Any, Any, list[torch.Tensor], Any]:
@@ -503,6 +531,11 @@ def explicit_pullback(f: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any
 
 def back_of(y: Any, lifted: Lifted, call: differentiating) -> Callable[[Any], Sequence[torch.Tensor | None]]:
     """The function that takes a seed of `y`'s structure back to the gradients by the leaves."""
+    if lifted.wrappers:
+        raise RuntimeError(
+            f"under {type(lifted.wrappers[0]).__name__}, torch combines the processes' gradients once, right after the "
+            "forward call, so there is no pullback and no jacobian: use withgradient"
+        )
     before = lifted.before([raw(v) for v in fleaves(y) if isinstance(v, torch.Tensor) and v.requires_grad], call)
 
     def back(seed: Any) -> Sequence[torch.Tensor | None]:

@@ -25,6 +25,10 @@ class _Local(threading.local):
     token: object | None = None
     done: list[Callable[[], None]]
 
+    def __init__(self) -> None:
+        # In each thread an attribute of its own: torch.compile doesn't notice one that hides the class's later on.
+        self.depth = 0
+
 
 _local = _Local()
 
@@ -80,6 +84,7 @@ class differentiating:
         if self._depth == 1:
             _local.token = self._token or object()
             _local.done = []
+            torch.clear_autocast_cache()  # of weights that were converted before, with a graph that isn't followed
         self.start: int = torch.autograd._get_sequence_nr()  # type: ignore[attr-defined]
         return self
 
@@ -93,6 +98,7 @@ class differentiating:
             if isinstance(error, RuntimeError) and re.search("in-?place operation", str(error)):
                 getattr(error, "add_note", str)(_IN_PLACE)  # Python 3.10 has no notes
             _local.token = None
+            torch.clear_autocast_cache()
             done, _local.done = _local.done, []
             for f in done:
                 f()
