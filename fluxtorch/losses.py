@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fluxtorch import base
-from fluxtorch.arrays import array, summary
+from fluxtorch.arrays import array, reversed_axes, summary
 from fluxtorch.errors import DimensionMismatch, DomainError
 from fluxtorch.nnlib.ctc import ctc_loss
 from fluxtorch.nnlib.softmax import Dims, along
@@ -187,20 +187,18 @@ def logitcrossentropy(ŷ: Any, y: Any, *, dims: Dims = 0, agg: Agg = torch.mean,
     >>> logitcrossentropy([[-1000.0, 3.0], [1000.0, 2.0]], [[0, 1], [1, 0]])
     tensor(0.1566)
     """
-    if isinstance(y, OneHotArray) and _is_plain_batch(ŷ, y) and dims == 0 and agg is torch.mean and weight is None:
-        return F.cross_entropy(ŷ.t(), y.indices)  # what training asks for, without detours
+    if isinstance(y, OneHotArray) and _is_plain(ŷ, y) and dims == 0 and agg is torch.mean and weight is None:
+        if ŷ.ndim == 2:
+            return F.cross_entropy(ŷ.t(), y.indices)  # what training asks for, without detours
+        return F.cross_entropy(reversed_axes(ŷ).reshape(-1, ŷ.shape[0]), reversed_axes(y.indices).reshape(-1))
     y = array(y)
     bools = isinstance(y, Tensor) and y.dtype == torch.bool
     ŷ, y = _match(ŷ, y)
     if weight is None and _is_onehot(y, dims):
         # Both with their axes in opposite order, which is how torch's kernel wants them.
-        rows = ŷ.permute(tuple(range(ŷ.ndim))[::-1])
-        labels = y.indices.permute(tuple(range(y.ndim - 1))[::-1])
-        rows, flat = rows.reshape(-1, rows.shape[-1]), labels.reshape(-1)
-        if agg is torch.mean:
-            return F.cross_entropy(rows, flat)
-        each = F.cross_entropy(rows, flat, reduction="none").reshape(labels.shape)
-        return _aggregate(agg, each.permute(tuple(range(each.ndim))[::-1]).unsqueeze(0))
+        rows, labels = reversed_axes(ŷ), reversed_axes(y.indices)
+        each = F.cross_entropy(rows.reshape(-1, rows.shape[-1]), labels.reshape(-1), reduction="none")
+        return _aggregate(agg, reversed_axes(each.reshape(labels.shape)).unsqueeze(0))
     terms = along(torch.log_softmax, ŷ, dims)
     # In Julia, false times -Inf is 0; of any other 0 it is NaN.
     terms = terms.masked_fill(y == 0, 0) if bools else y * terms
@@ -357,9 +355,9 @@ def siamese_contrastive_loss(ŷ: Any, y: Any, *, agg: Agg = torch.mean, margin: 
     return _aggregate(agg, (1 - y) * ŷ.square() + y * torch.relu(margin - ŷ).square())
 
 
-def _is_plain_batch(ŷ: Any, y: OneHotArray) -> TypeGuard[Tensor]:
-    """Is `ŷ` a matrix of floats of the size of the one-hot matrix `y`?"""
-    return isinstance(ŷ, Tensor) and ŷ.is_floating_point() and ŷ.ndim == 2 and ŷ.shape == y.shape and y.axis == 0
+def _is_plain(ŷ: Any, y: OneHotArray) -> TypeGuard[Tensor]:
+    """Is `ŷ` an array of floats of the size of `y`, whose vectors along the first axis are one-hot?"""
+    return isinstance(ŷ, Tensor) and ŷ.is_floating_point() and ŷ.ndim > 1 and ŷ.shape == y.shape and y.axis == 0
 
 
 def _is_onehot(y: Tensor, dims: Dims) -> TypeGuard[OneHotArray]:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fluxtorch.arrays import array, summary
+from fluxtorch.arrays import array, reversed_axes, summary
 from fluxtorch.errors import DimensionMismatch
 from fluxtorch.printing import julia_type, show
 
@@ -98,8 +98,9 @@ class OneHotArray(Tensor):
         >>> onehot("b", "abc").to_dense()
         tensor([False,  True, False])
         """
-        x = torch.zeros(*self.indices.shape, self.nlabels, dtype=dtype or self.dtype, device=self.device)
-        return x.scatter_(-1, self.indices.unsqueeze(-1), 1).movedim(-1, self.axis)
+        axis = self.ndim - 1 - self.axis  # with the axes reversed, which is how Flux's arrays lie in memory
+        x = torch.zeros(self.shape[::-1], dtype=dtype or self.dtype, device=self.device)
+        return reversed_axes(x.scatter_(axis, reversed_axes(self.indices).unsqueeze(axis), 1))
 
     def numpy(self, *, force: bool = False) -> Any:
         """The array as a NumPy array, on the CPU."""

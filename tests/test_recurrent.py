@@ -1646,3 +1646,40 @@ def test_names_of_the_first_state_before_flux_012() -> None:
         assert r.cell.h is first[0] and tensors(r.init)[0] is first[0]
     r = LSTM(2 | to | 3)
     assert r.cell.c is r.cell.state0[1] and r.init[1] is r.cell.c
+
+
+def test_reset_and_truncate_find_what_was_replaced() -> None:
+    def moved(r: Any) -> bool:
+        return not torch.equal(r.state, r.cell.state0)
+
+    m = Chain(RNN(2 | to | 3), Dense(3 | to | 2), Chain(RNN(2 | to | 2)))
+    for k in range(3):
+        m(torch.ones(2))
+        recurs = [m[0], m[2][0]]
+        assert all(map(moved, recurs))
+        truncate_(m)
+        assert not any(r.state.requires_grad for r in recurs)
+        reset_(m)
+        assert not any(map(moved, recurs))
+        if k == 0:
+            m[2].layers = (RNN(2 | to | 2),)  # deep below
+        else:
+            m.layers = (RNN(2 | to | 3), *m.layers[1:])
+    hidden = RNN(2 | to | 2)
+    m = Chain(RNN(2 | to | 2), lambda x: hidden(x))  # a function may come to hold anything
+    m(torch.ones(2, 1))
+    reset_(m)
+    hidden = RNN(2 | to | 2)
+    m(torch.ones(2, 1))
+    assert moved(hidden) and moved(m[0])
+    reset_(m)
+    assert not moved(hidden) and not moved(m[0])
+
+
+def test_what_reset_remembers_does_not_keep_a_model() -> None:
+    m = Chain(RNN(2 | to | 3), Dense(3 | to | 2))
+    reset_(m)
+    gone = weakref.ref(m)
+    del m
+    gc.collect()
+    assert gone() is None

@@ -329,15 +329,15 @@ class Layer(nn.Module):
             self._register_nested(name, value)
         return value
 
-    def _edges(self) -> list[tuple[dict[str, Any], str, Any]] | None:
-        """Where the children that training changes are kept, as (table, key, child); None if they may change unseen."""
+    def _edges(self, trained: bool = True) -> list[tuple[dict[str, Any], str, Any]] | None:
+        """Where (trained) children are kept, as (table, key, child); None if they may change unseen."""
         own, cls = self.__dict__, type(self)
         method = getattr(cls, "trainable", None)
         if cls._fields is None or (method is not None and not getattr(method, "_fixed", False)):
             return None
         edges = []
         for name in cls._fields:
-            if name in cls._untrained or name in cls._unregistered:
+            if (trained and name in cls._untrained) or name in cls._unregistered:
                 continue
             if name in self._templates:
                 edges.append((self._templates, name, self._templates[name]))

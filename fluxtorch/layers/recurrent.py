@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from fluxtorch.arrays import array, reversed_axes, summary
 from fluxtorch.base import identity, tanh
 from fluxtorch.errors import DimensionMismatch
-from fluxtorch.functors import fcollect, fleaves, fmap
+from fluxtorch.functors import _items, children, fcollect, fleaves, fmap, isleaf
 from fluxtorch.initialisers import glorot_uniform, zeros32
 from fluxtorch.layers.basic import (
     act,
@@ -29,7 +30,9 @@ from fluxtorch.layers.basic import (
 )
 from fluxtorch.layers.layer import Layer, layer
 from fluxtorch.layers.show import optional
+from fluxtorch.namedtuples import NamedTuple
 from fluxtorch.nnlib.activations import relu
+from fluxtorch.onehotarrays import OneHotArray
 from fluxtorch.printing import show
 from fluxtorch.zygote.gradient import dropgrad
 from fluxtorch.zygote.scope import nested, scope, when_done
@@ -195,8 +198,9 @@ class Recur(Layer):
 
     def reset_(self) -> Any:
         """Restores the first state, and returns it."""
-        self.state = self._start()
-        return self.state
+        self._here()
+        vars(self).update(_state=None, _fresh=True, _steps=0)
+        return self._start()
 
     def truncate_(self) -> None:
         """Makes the state a constant."""
@@ -289,7 +293,7 @@ def reset_(m: Any) -> Any:
     >>> reset_(y).detach()
     tensor([[0.]])
     """
-    states = [type(x).reset_(x) for x in fcollect(m) if hasattr(type(x), "reset_")]
+    states = [type(x).reset_(x) for x in _stateful(m, "reset_")]
     return states[0] if isinstance(m, Recur) else None
 
 
@@ -306,9 +310,46 @@ def truncate_(m: Any) -> None:
     >>> r.state.requires_grad
     False
     """
-    for x in fcollect(m):
-        if hasattr(type(x), "truncate_"):
-            type(x).truncate_(x)
+    for x in _stateful(m, "truncate_"):
+        type(x).truncate_(x)
+
+
+# What was found in a model: where its parts are kept, as (table, key, part), and those parts.
+_found: weakref.WeakKeyDictionary[Layer, tuple[list[tuple[dict[str, Any], str, Any]], list[Any]]]
+_found = weakref.WeakKeyDictionary()
+
+
+def _stateful(m: Any, method: str) -> list[Any]:
+    """The parts of `m` that have the method, without a walk where they are known and nothing was replaced since."""
+    if not isinstance(m, Layer):
+        return [x for x in fcollect(m) if hasattr(type(x), method)]
+    edges, parts = _found.get(m, (None, []))
+    if edges is None or any(table.get(key) is not part for table, key, part in edges):
+        edges, parts = _edges(m), [x for x in fcollect(m) if x is not m]
+        if edges is None:
+            _found.pop(m, None)
+        else:
+            _found[m] = edges, parts = edges, [x for x in parts if not isinstance(x, Tensor)]
+    return [x for x in (m, *parts) if hasattr(type(x), method)]
+
+
+def _edges(x: Any) -> list[tuple[dict[str, Any], str, Any]] | None:
+    own: list[tuple[dict[str, Any], str, Any]] | None = []
+    if isinstance(x, (tuple, NamedTuple)):
+        kids = list(x)
+    elif isinstance(x, Layer):
+        kids, own = [kid for _, kid in _items(children(x))], x._edges(trained=False)
+    else:
+        return [] if isleaf(x) else None
+    if own is None:
+        return None
+    edges = [edge for edge in own if not isinstance(edge[2], Tensor)]
+    for kid in kids:
+        more = _edges(kid)
+        if more is None:
+            return None
+        edges += more
+    return edges
 
 
 class _Cell(Layer):
@@ -350,6 +391,8 @@ class _Cell(Layer):
     def _operands(self, h: Any, x: Tensor, axes: int = 2) -> list[Tensor]:
         """Input and state with a row for each of the batch, `Wi`, `Wh` and `b`, all of one element type."""
         Wi, Wh, b = self.Wi, self.Wh, self.b
+        if isinstance(x, OneHotArray):  # once, for each operation on it would make it so
+            x = x.to_dense(Wi.dtype)
         shape = x.shape
         if not shape or shape[0] != Wi.shape[1]:
             order = "" if len(shape) < 3 else "(features, batch, time), not (time, batch, features)"

@@ -91,14 +91,15 @@ class Momentum(AbstractRule):
         return v, v
 
     def step_(self, states: States, xs: Arrays, dxs: Arrays) -> States:
-        gs = _sgd_like(xs, dxs, states) if self.rho else None  # without ρ, torch has no v
-        if gs is None:
+        laid = _sgd_memory(xs, dxs, states) if self.rho else None  # without ρ, torch has no v
+        if laid is None:
             return super().step_(states, xs, dxs)
+        xs, gs, vs = laid
         if xs[0].dtype is torch.float32 and self.eta > 1e-6:
             # torch's v = ρ v + (1 - dampening) g, where 1 - (1 - η) is η but for the last digits of a double.
-            _fused_sgd(xs, gs, states, self.rho, dampening=1 - self.eta)
+            _fused_sgd(xs, gs, vs, self.rho, dampening=1 - self.eta)
         else:
-            _fused_sgd(xs, torch._foreach_mul(gs, self.eta), states, self.rho)
+            _fused_sgd(xs, torch._foreach_mul(gs, self.eta), vs, self.rho)
         return states
 
 
@@ -122,10 +123,11 @@ class Nesterov(AbstractRule):
         return v, dx.mul(self.eta).sub_(v, alpha=self.rho)
 
     def step_(self, states: States, xs: Arrays, dxs: Arrays) -> States:
-        gs = _sgd_like(xs, dxs, states) if self.rho else None
-        if gs is None:
+        laid = _sgd_memory(xs, dxs, states) if self.rho else None
+        if laid is None:
             return super().step_(states, xs, dxs)
-        _fused_sgd(xs, torch._foreach_mul(gs, -self.eta), states, self.rho, lr=-1.0, nesterov=True)
+        xs, gs, vs = laid
+        _fused_sgd(xs, torch._foreach_mul(gs, -self.eta), vs, self.rho, lr=-1.0, nesterov=True)
         return states
 
 
@@ -236,11 +238,11 @@ class Adam(AbstractRule):
         ms, vs, powers = zip(*states, strict=True)
         if powers.count(powers[0]) != len(powers):
             return _apart(self.step_, states, xs, dxs)
-        gs = _dense_like(xs, dxs, ms)
-        if gs is None or 1.0 in self.beta:  # 1 - β^∞ isn't 1 then
+        laid = _as_memory(xs, dxs, ms, vs)
+        if laid is None or 1.0 in self.beta:  # 1 - β^∞ isn't 1 then
             return super().step_(states, xs, dxs)
-        scale, epsilon = self._scales(powers[0])
-        _fused_adam(xs, gs, ms, vs, [], scale, self.beta, epsilon)
+        eta, epsilon = self._scales(powers[0])
+        _fused_adam(laid[0], laid[1], laid[2], laid[3], [], eta, epsilon, self.beta)
         after = _next(powers[0], self.beta)
         return [(m, v, after) for m, v in zip(ms, vs, strict=True)]
 
@@ -420,10 +422,10 @@ class AMSGrad(AbstractRule):
 
     def step_(self, states: States, xs: Arrays, dxs: Arrays) -> States:
         ms, vs, ws = zip(*states, strict=True)
-        gs = _dense_like(xs, dxs, ms)
-        if gs is None or 1.0 in self.beta:  # 1 - β^∞ isn't 1 then
+        laid = _as_memory(xs, dxs, ms, vs, ws)
+        if laid is None or 1.0 in self.beta:  # 1 - β^∞ isn't 1 then
             return super().step_(states, xs, dxs)
-        _fused_adam(xs, gs, ms, vs, ws, self.eta, self.beta, self.epsilon)
+        _fused_adam(laid[0], laid[1], laid[2], laid[3], laid[4], self.eta, self.epsilon, self.beta)
         return states
 
 
@@ -769,26 +771,31 @@ def _apart(step_: Any, states: States, xs: Arrays, dxs: Arrays) -> list[Any]:
     return new
 
 
-def _dense_like(xs: Arrays, dxs: Arrays, states: Arrays) -> Arrays | None:
-    """`dxs` in the memory layout of `xs`, or None if torch's fused kernels aren't for these tensors.
+def _as_memory(xs: Arrays, dxs: Arrays, *states: Arrays) -> list[list[torch.Tensor]] | None:
+    """All of them with their axes in the order of memory; None if torch's fused kernels aren't for these tensors.
 
-    The kernels run over memory as it lies, without a look at strides: one that differed would mix
-    up the numbers.
+    The kernels run over memory as it lies, without a look at strides: one that differed would mix up
+    the numbers. So a gradient of another layout is copied. Theirs is the faster way where axes are in order.
     """
     if xs[0].device.type not in ("cpu", "cuda") or not xs[0].dtype.is_floating_point:
         return None
-    gs: list[torch.Tensor] = []
-    for x, dx, state in zip(xs, dxs, states, strict=True):
+    rows: list[list[torch.Tensor]] = []
+    for x, dx, *ss in zip(xs, dxs, *states, strict=True):
         strides = x.stride()
-        if state.stride() != strides:  # states are dense, so x isn't
-            return None
-        gs.append(dx if dx.stride() == strides else torch.empty_like(x).copy_(dx))
-    return gs
+        for s in ss:
+            if s.stride() != strides:  # states are dense, so x isn't
+                return None
+        row = [x, dx if dx.stride() == strides else torch.empty_like(x).copy_(dx), *ss]
+        if not x.is_contiguous():
+            axes = sorted(range(x.ndim), key=lambda d: -strides[d])
+            row = [t.permute(axes) for t in row]
+        rows.append(row)
+    return list(map(list, zip(*rows, strict=True)))
 
 
-def _sgd_like(xs: Arrays, dxs: Arrays, states: Arrays) -> Arrays | None:
+def _sgd_memory(xs: Arrays, dxs: Arrays, states: Arrays) -> list[list[torch.Tensor]] | None:
     """The same for the kernel of SGD, which isn't for tensors that are spread over processes, as Adam's is."""
-    return None if is_spread(xs[0]) else _dense_like(xs, dxs, states)
+    return None if is_spread(xs[0]) else _as_memory(xs, dxs, states)
 
 
 def _fused_sgd(
@@ -810,7 +817,7 @@ def _fused_sgd(
 
 
 def _fused_adam(
-    xs: Arrays, gs: Arrays, ms: Arrays, vs: Arrays, ws: Arrays, eta: float, beta: tuple[float, float], epsilon: float
+    xs: Arrays, gs: Arrays, ms: Arrays, vs: Arrays, ws: Arrays, eta: float, epsilon: float, beta: tuple[float, float]
 ) -> None:
     """Adam, or with `ws` AMSGrad, without corrections for early steps: those of the step infinity are none."""
     torch._fused_adam_(
