@@ -11,7 +11,7 @@ import copy
 import functools
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, overload
 
 import torch
@@ -771,7 +771,7 @@ def _apart(step_: Any, states: States, xs: Arrays, dxs: Arrays) -> list[Any]:
     return new
 
 
-def _as_memory(xs: Arrays, dxs: Arrays, *states: Arrays) -> list[list[torch.Tensor]] | None:
+def _as_memory(xs: Arrays, dxs: Arrays, *states: Arrays) -> Sequence[Arrays] | None:
     """All of them with their axes in the order of memory; None if torch's fused kernels aren't for these tensors.
 
     The kernels run over memory as it lies, without a look at strides: one that differed would mix up
@@ -779,6 +779,8 @@ def _as_memory(xs: Arrays, dxs: Arrays, *states: Arrays) -> list[list[torch.Tens
     """
     if xs[0].device.type not in ("cpu", "cuda") or not xs[0].dtype.is_floating_point:
         return None
+    if all([x.is_contiguous() for tensors in (xs, dxs, *states) for x in tensors]):
+        return xs, dxs, *states
     rows: list[list[torch.Tensor]] = []
     for x, dx, *ss in zip(xs, dxs, *states, strict=True):
         strides = x.stride()
@@ -793,7 +795,7 @@ def _as_memory(xs: Arrays, dxs: Arrays, *states: Arrays) -> list[list[torch.Tens
     return list(map(list, zip(*rows, strict=True)))
 
 
-def _sgd_memory(xs: Arrays, dxs: Arrays, states: Arrays) -> list[list[torch.Tensor]] | None:
+def _sgd_memory(xs: Arrays, dxs: Arrays, states: Arrays) -> Sequence[Arrays] | None:
     """The same for the kernel of SGD, which isn't for tensors that are spread over processes, as Adam's is."""
     return None if is_spread(xs[0]) else _as_memory(xs, dxs, states)
 

@@ -334,7 +334,7 @@ def collect(place: Any, grads: Sequence[torch.Tensor | None]) -> Any:
     values = [None if p is None else grads[p] if type(p) is int else collect(p, grads) for p in places]
     for value in values:
         if value is not None:
-            return _like(kids, values)
+            return tuple(values) if type(kids) is tuple else _like(kids, values)
     return None
 
 
