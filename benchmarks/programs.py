@@ -49,21 +49,20 @@ MLPS = [
 ]
 
 
+def classifier(
+    name: str, theirs: nn.Module, ours: Any, shape: tuple[int, ...], classes: int, batch: int, device: str
+) -> Program:
+    x = torch.randn(batch, *shape, device=device)
+    labels = torch.randint(classes, (batch,), device=device)
+    xt, y = x.permute(*reversed(range(x.ndim))), onehotbatch(labels, range(classes))
+    return Program(name, theirs, lambda m: F.cross_entropy(m(x), labels), ours, lambda m: logitcrossentropy(m(xt), y))
+
+
 def mlp(name: str, sizes: tuple[int, int, int], batch: int, device: str) -> Program:
     n, hidden, classes = sizes
-    x = torch.randn(batch, n, device=device)
-    labels = torch.randint(classes, (batch,), device=device)
-    xt, y = x.t(), onehotbatch(labels, range(classes))
     theirs = nn.Sequential(nn.Linear(n, hidden), nn.Tanh() if n == 2 else nn.ReLU(), nn.Linear(hidden, classes))
     ours = Chain(Dense(n | to | hidden, tanh if n == 2 else relu), Dense(hidden | to | classes))
-    return Program(name, theirs, lambda m: F.cross_entropy(m(x), labels), ours, lambda m: logitcrossentropy(m(xt), y))
-
-
-def images(name: str, theirs: nn.Module, ours: Any, shape: tuple[int, int, int], batch: int, device: str) -> Program:
-    x = torch.randn(batch, *shape, device=device)
-    labels = torch.randint(10, (batch,), device=device)
-    xt, y = x.permute(3, 2, 1, 0), onehotbatch(labels, range(10))
-    return Program(name, theirs, lambda m: F.cross_entropy(m(x), labels), ours, lambda m: logitcrossentropy(m(xt), y))
+    return classifier(name, theirs, ours, (n,), classes, batch, device)
 
 
 def lenet(device: str) -> Program:
@@ -91,7 +90,7 @@ def lenet(device: str) -> Program:
         Dense(120 | to | 84, relu),
         Dense(84 | to | 10),
     )
-    return images("LeNet, 28×28×1, 64", theirs, ours, (1, 28, 28), 64, device)
+    return classifier("LeNet, 28×28×1, 64", theirs, ours, (1, 28, 28), 10, 64, device)
 
 
 def vgg(device: str) -> Program:
@@ -124,7 +123,7 @@ def vgg(device: str) -> Program:
         Dropout(0.5),
         Dense(256 | to | 10),
     )
-    return images("VGG, 32×32×3, 32", theirs, ours, (3, 32, 32), 32, device)
+    return classifier("VGG, 32×32×3, 32", theirs, ours, (3, 32, 32), 10, 32, device)
 
 
 class TheirRecurrent(nn.Module):

@@ -19,7 +19,7 @@ from fluxtorch.arrays import reversed_axes, summary
 from fluxtorch.base import identity, maximum, mean, vcat
 from fluxtorch.layers import recurrent, recurrent016
 from fluxtorch.layers.attention import MultiHeadAttention
-from fluxtorch.layers.basic import Chain, Dense, Maxout
+from fluxtorch.layers.basic import Chain, Dense, Maxout, has_hooks
 from fluxtorch.layers.combine import Bilinear, Parallel, SkipConnection
 from fluxtorch.layers.conv import (
     Conv,
@@ -83,7 +83,11 @@ _ALIASES = {
     torch.sigmoid: act.σ,
     act.sigmoid_fast: act.σ,
 }
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def _unaliased(f: Any) -> Any:
+    """Flux's own function where `f` is another name for it; by identity, as not all can be hashed."""
+    return next((known for alias, known in _ALIASES.items() if alias is f), f)
 
 
 def _settings(m: nn.Module) -> dict[str, Any]:
@@ -142,7 +146,7 @@ def from_torch(module: nn.Module) -> Any:
             kind = type(module.get_submodule(path)).__name__
             raise ValueError(f"from_torch: {kind} {path!r} has no {leaf} yet: call the model once before")
     reader = _Reader(module)
-    if type(module) in _WITH_STATE and not reader.is_watched(module):
+    if type(module) in _WITH_STATE and not has_hooks(module):
         found = _WITH_STATE[type(module)](module, reader.array)
         return reader.wrapped(module, "") if found is None else found
     return reader.layer(module, "")
@@ -165,7 +169,7 @@ class _Reader:
     def _made(self, m: nn.Module, path: str) -> Any:
         if isinstance(m, Layer):
             return m
-        if self.is_watched(m):
+        if has_hooks(m):
             return self.wrapped(m, path)
         if type(m) is nn.Sequential:
             return self._chain(m, path)
@@ -179,9 +183,6 @@ class _Reader:
         if found is None and type(m) in _READERS:
             found = _READERS[type(m)](m, self.array)
         return self.wrapped(m, path) if found is None else found
-
-    def is_watched(self, m: nn.Module) -> bool:
-        return any(getattr(m, hooks) for hooks in _HOOKS)
 
     def wrapped(self, m: nn.Module, path: str) -> Torch:
         for name, p in m.named_parameters(prefix=path):
@@ -474,7 +475,7 @@ class _Writer:
     def function(self, f: Any, path: str) -> list[nn.Module]:
         """The module for an activation or another function, none for `identity`."""
         self.path = path
-        f = next((known for alias, known in _ALIASES.items() if alias is f), f)
+        f = _unaliased(f)
         if f is identity:
             return []
         for module, known in _FUNCTIONS:
@@ -677,7 +678,7 @@ def _recurrent(w: _Writer, cell: Any, batch_first: bool, pair: bool) -> nn.Modul
     kind = type(cell).__name__.removesuffix("Cell")
     options: dict[str, Any] = {"batch_first": batch_first, "bias": cell.b is not False}
     if kind == "RNN":
-        σ = next((known for alias, known in _ALIASES.items() if alias is cell.σ), cell.σ)
+        σ = _unaliased(cell.σ)
         if σ not in (base.tanh, act.relu):
             raise w.refusal(cell, f"torch.nn has no recurrent module with {show(cell.σ)}")
         options["nonlinearity"] = "tanh" if σ is base.tanh else "relu"

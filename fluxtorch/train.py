@@ -112,7 +112,6 @@ class _Step:
     def __init__(self, loss: Callable[..., Any], model: Any, tree: Any) -> None:
         self._loss, self._model, self._tree = loss, model, tree
         self._place: Any = None
-        self._leaves: Any = None
         self._grads: Any = ()
         self._watch = Watch()
 
@@ -120,17 +119,16 @@ class _Step:
         args, loss, watch = arguments(batch), self._loss, self._watch
         if not isinstance(self._model, nn.Module):
             value, (self._grads,) = withgradient(lambda m: watch.on(loss(m, *args)), self._model)
-            xs = None
+            xs = leaves = None
         else:
             value, place, xs, self._grads = flat_withgradient(lambda m: watch.on(loss(m, *args)), self._model)
-            if place is not self._place or self._leaves is None:
-                self._place, self._leaves = place, leaves_at(self._tree, place, len(xs))
+            self._place, leaves = place, leaves_at(self._tree, place, len(xs))
         if item is not None:
             watch.check(value, item)
         elif not watch.finite(value):
             return value
         # The way of update_, without its walk: the gradients are known to fit.
-        entries = None if xs is None or self._leaves is None else entries_of(self._leaves, xs, self._grads)
+        entries = None if xs is None or leaves is None else entries_of(leaves, xs, self._grads)
         if entries is None:
             update_explicit_(self._tree, self._model, self.grad)
         else:

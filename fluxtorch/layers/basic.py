@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 from torch.nn.modules import module as torch_modules
 
 from fluxtorch.arrays import array, reversed_axes, summary
@@ -356,15 +357,12 @@ class Dense(Layer):
 
 def is_watched(m: Layer) -> bool:
     """Does more happen at a call of `m` than its forward: are there hooks, or is it compiled?"""
-    return bool(
-        m._forward_hooks
-        or m._forward_pre_hooks
-        or m._backward_hooks
-        or m._backward_pre_hooks
-        or m._compiled_call_impl
-        or any(_GLOBAL_HOOKS)
-        or torch.compiler.is_compiling()
-    )
+    return has_hooks(m) or bool(m._compiled_call_impl or any(_GLOBAL_HOOKS) or torch.compiler.is_compiling())
+
+
+def has_hooks(m: nn.Module) -> bool:
+    """Does anybody look on when `m` is called?"""
+    return bool(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks)
 
 
 def options(m: Any) -> str:

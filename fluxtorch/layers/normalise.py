@@ -329,7 +329,23 @@ def _shown(m: Any, sizes: str) -> str:
 
 
 @layer(trainable=("β", "γ"))
-class BatchNorm(Layer):
+class _Tracking(Layer):
+    """The layers that normalise channels and may follow their statistics: the fields."""
+
+    λ: Any
+    β: Any
+    γ: Any
+    μ: Any
+    σ2: Any
+    ε: float
+    momentum: float
+    affine: bool
+    track_stats: bool
+    active: bool | None  # type: ignore[assignment]
+    chs: int
+
+
+class BatchNorm(_Tracking):
     """Brings each channel of a batch to mean 0 and variance 1: `BatchNorm(channels, λ=identity; ...)`.
 
     Input `(C, N)` or `(…, C, N)`, output the same: each channel normalised over all other axes, then
@@ -353,18 +369,6 @@ class BatchNorm(Layer):
     >>> m.μ
     tensor([0.2000, 0.7000])
     """
-
-    λ: Any
-    β: Any
-    γ: Any
-    μ: Any
-    σ2: Any
-    ε: float
-    momentum: float
-    affine: bool
-    track_stats: bool
-    active: bool | None  # type: ignore[assignment]
-    chs: int
 
     def __init__(
         self,
@@ -390,8 +394,7 @@ class BatchNorm(Layer):
         return _shown(self, f"{self.chs}")
 
 
-@layer(trainable=("β", "γ"))
-class InstanceNorm(Layer):
+class InstanceNorm(_Tracking):
     """Brings each channel of each image to mean 0 and variance 1: `InstanceNorm(channels, λ=identity; ...)`.
 
     Input `(…, C, N)` with at least one axis before the channels, output the same. Options and their
@@ -409,18 +412,6 @@ class InstanceNorm(Layer):
     tensor([[-1.0000, -1.0000],
             [ 1.0000,  1.0000]])
     """
-
-    λ: Any
-    β: Any
-    γ: Any
-    μ: Any
-    σ2: Any
-    ε: float
-    momentum: float
-    affine: bool
-    track_stats: bool
-    active: bool | None  # type: ignore[assignment]
-    chs: int
 
     def __init__(
         self,

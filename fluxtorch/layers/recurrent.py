@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from fluxtorch.arrays import array, reversed_axes, summary
 from fluxtorch.base import identity, tanh
 from fluxtorch.errors import DimensionMismatch
-from fluxtorch.functors import _items, children, fcollect, fleaves, fmap, isleaf
+from fluxtorch.functors import fcollect, fleaves, fmap
 from fluxtorch.initialisers import glorot_uniform, zeros32
 from fluxtorch.layers.basic import (
     act,
     at_most,
+    has_hooks,
     is_watched,
     match_eltype,
     size_check,
@@ -30,10 +31,10 @@ from fluxtorch.layers.basic import (
 )
 from fluxtorch.layers.layer import Layer, layer
 from fluxtorch.layers.show import optional
-from fluxtorch.namedtuples import NamedTuple
 from fluxtorch.nnlib.activations import relu
 from fluxtorch.onehotarrays import OneHotArray
 from fluxtorch.printing import show
+from fluxtorch.zygote.explicit import edges_of
 from fluxtorch.zygote.gradient import dropgrad
 from fluxtorch.zygote.scope import nested, scope, when_done
 from fluxtorch.zygote.tracked import Tracked, untracked
@@ -237,7 +238,12 @@ class _Rows(tuple[Tensor, ...]):
 def _columns(state: Any) -> Any:
     if type(state) is not _Rows:
         return state
-    return tuple([h.t() for h in state]) if len(state) > 1 else state[0].t()
+    return _state([h.t() for h in state])
+
+
+def _state(parts: list[Tensor]) -> Any:
+    """The arrays of a state as cells take them: one by itself, several as a tuple."""
+    return tuple(parts) if len(parts) > 1 else parts[0]
 
 
 def _same(a: Any, b: Any) -> bool:
@@ -325,31 +331,12 @@ def _stateful(m: Any, method: str) -> list[Any]:
         return [x for x in fcollect(m) if hasattr(type(x), method)]
     edges, parts = _found.get(m, (None, []))
     if edges is None or any(table.get(key) is not part for table, key, part in edges):
-        edges, parts = _edges(m), [x for x in fcollect(m) if x is not m]
+        edges, parts = edges_of(m, trained=False), [x for x in fcollect(m) if x is not m and not isinstance(x, Tensor)]
         if edges is None:
             _found.pop(m, None)
         else:
-            _found[m] = edges, parts = edges, [x for x in parts if not isinstance(x, Tensor)]
+            _found[m] = [edge for edge in edges if not isinstance(edge[2], Tensor)], parts
     return [x for x in (m, *parts) if hasattr(type(x), method)]
-
-
-def _edges(x: Any) -> list[tuple[dict[str, Any], str, Any]] | None:
-    own: list[tuple[dict[str, Any], str, Any]] | None = []
-    if isinstance(x, (tuple, NamedTuple)):
-        kids = list(x)
-    elif isinstance(x, Layer):
-        kids, own = [kid for _, kid in _items(children(x))], x._edges(trained=False)
-    else:
-        return [] if isleaf(x) else None
-    if own is None:
-        return None
-    edges = [edge for edge in own if not isinstance(edge[2], Tensor)]
-    for kid in kids:
-        more = _edges(kid)
-        if more is None:
-            return None
-        edges += more
-    return edges
 
 
 class _Cell(Layer):
@@ -424,9 +411,7 @@ class _Cell(Layer):
 
     def _promoted(self, x: Tensor, *others: Tensor) -> list[Tensor]:
         """The input in the element type of the first state, then all in what Julia's arithmetic makes of them."""
-        found = [match_eltype(self, fleaves(self.state0)[0].dtype, x), *others]
-        dtype = functools.reduce(torch.promote_types, [v.dtype for v in found])
-        return [v.to(dtype) for v in found]
+        return _promote([match_eltype(self, fleaves(self.state0)[0].dtype, x), *others])
 
     def _one(self, x: Tensor, hs: list[Tensor], Wi: Tensor, Wh: Tensor, b: Tensor) -> tuple[Tensor, ...]:
         """One step, all in rows."""
@@ -459,17 +444,21 @@ class _Cell(Layer):
         new, y = self._advance(h, x)
         # A state that is a vector stays one.
         found = [v[0] if x.ndim == old.ndim == 1 else v.t() for v, old in zip(new, self._parts(h), strict=True)]
-        return tuple(found) if len(found) > 1 else found[0], y
+        return _state(found), y
 
     def __str__(self) -> str:
         return f"{type(self).__name__}({self.Wi.shape[1]} => {self.Wh.shape[1]})"
 
 
+def _promote(arrays: list[Tensor]) -> list[Tensor]:
+    """All of them in the element type that they have together."""
+    dtype = functools.reduce(torch.promote_types, [v.dtype for v in arrays])
+    return [v.to(dtype) for v in arrays]
+
+
 def _is_known(cell: Any, *kinds: type) -> bool:
     """Is `cell` one of this module (or of these kinds), which nobody has changed or watches at every step?"""
-    return type(cell) in (kinds or (LSTMCell, GRUCell, RNNCell, GRUv3Cell)) and not (
-        cell._forward_hooks or cell._forward_pre_hooks or cell._backward_hooks or cell._backward_pre_hooks
-    )
+    return type(cell) in (kinds or (LSTMCell, GRUCell, RNNCell, GRUv3Cell)) and not has_hooks(cell)
 
 
 def _sizes(name: str, args: tuple[Any, ...], extra: int = 0) -> tuple[int, int, tuple[Any, ...]]:
@@ -542,10 +531,7 @@ class _GRUv3(_Cell):
 
     def _one(self, x: Tensor, hs: list[Tensor], Wi: Tensor, Wh: Tensor, b: Tensor) -> tuple[Tensor, ...]:
         found = [x, *hs, Wi, Wh, b, self.Wh_h̃]
-        if found[-1].dtype is not x.dtype:
-            dtype = torch.promote_types(found[-1].dtype, x.dtype)
-            found = [v.to(dtype) for v in found]
-        x, h, Wi, Wh, b, V = found
+        x, h, Wi, Wh, b, V = found if found[-1].dtype is x.dtype else _promote(found)
         m = V.shape[0]
         gates, candidate = F.linear(x, Wi, b).split_with_sizes([2 * m, m], -1)
         r, z = torch.addmm(gates, h, Wh[: 2 * m].t()).sigmoid().chunk(2, -1)

@@ -8,13 +8,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from fluxtorch.arrays import array, reversed_axes, summary
+from fluxtorch.arrays import array, summary
 from fluxtorch.base import tanh
 from fluxtorch.errors import DimensionMismatch
 from fluxtorch.initialisers import create_bias, glorot_uniform
 from fluxtorch.layers.basic import act, size_check, tensor_input
 from fluxtorch.layers.layer import Layer, layer
-from fluxtorch.layers.recurrent import _GRU, _LSTM, _RNN, _Cell, _GRUv3, _is_known, _Rows, _sizes
+from fluxtorch.layers.recurrent import _GRU, _LSTM, _RNN, _Cell, _GRUv3, _is_known, _promote, _Rows, _sizes, _state
+from fluxtorch.mlutils.arrays import stack
 from fluxtorch.printing import show
 from fluxtorch.zygote.scope import nested
 
@@ -58,16 +59,32 @@ class _Step(_Cell):
         return x, state
 
     def _promoted(self, *arrays: Tensor) -> list[Tensor]:
-        dtype = arrays[0].dtype
-        for a in arrays[1:]:
-            dtype = torch.promote_types(dtype, a.dtype)
-        return [a.to(dtype) for a in arrays]
+        return _promote(list(arrays))
+
+
+class _Gated(_Step):
+    """The cells with gates, whose fields are `Wi`, `Wh`, a bias and, for one, another array for the state."""
+
+    def __init__(
+        self,
+        *args: Any,
+        init_kernel: Callable[..., Tensor] = glorot_uniform,
+        init_recurrent_kernel: Callable[..., Tensor] = glorot_uniform,
+        bias: Any = True,
+    ) -> None:
+        names = self._field_names()
+        if len(args) != len(names):
+            n, m, _ = _sizes(type(self).__name__, args)
+            rows = self._gates[0] * m
+            Wi, Wh = init_kernel(rows, n), init_recurrent_kernel(rows, m)
+            args = (Wi, Wh, create_bias(Wi, bias, rows), *(init_recurrent_kernel(m, m) for _ in names[3:]))
+        for name, value in zip(names, self._checked(*args), strict=True):
+            setattr(self, name, value)
 
 
 def _unrolled(rows: _Rows, batch: bool) -> Any:
     """A state in columns, or as vectors where there is no batch."""
-    found = tuple([h.t() if batch else h[0] for h in rows])
-    return found if len(found) > 1 else found[0]
+    return _state([h.t() if batch else h[0] for h in rows])
 
 
 def initialstates(rnn: Any) -> Any:
@@ -129,7 +146,7 @@ class RNNCell(_Step, _RNN):
         return f"RNNCell({self.Wi.shape[1]} => {self.Wh.shape[1]}, {show(self.σ)})"
 
 
-class LSTMCell(_Step, _LSTM):
+class LSTMCell(_Gated, _LSTM):
     """One step of long short-term memory: `cell(x, (h, c))` gives `(h', (h', c'))`.
 
     `LSTMCell(in |to| out; init_kernel=glorot_uniform, init_recurrent_kernel=glorot_uniform,
@@ -150,14 +167,7 @@ class LSTMCell(_Step, _LSTM):
     Wh: Tensor
     bias: Any
 
-    def __init__(
-        self,
-        *args: Any,
-        init_kernel: Callable[..., Tensor] = glorot_uniform,
-        init_recurrent_kernel: Callable[..., Tensor] = glorot_uniform,
-        bias: Any = True,
-    ) -> None:
-        self.Wi, self.Wh, self.bias = _gated(self, args, init_kernel, init_recurrent_kernel, bias)
+    __init__ = _Gated.__init__
 
     @property
     def b(self) -> Any:
@@ -169,18 +179,7 @@ class LSTMCell(_Step, _LSTM):
         return super().initialstates(), super().initialstates()
 
 
-def _gated(cell: Any, args: tuple[Any, ...], init: Any, init_recurrent: Any, bias: Any, square: bool = False) -> Any:
-    """The arrays of a cell with gates, as given or fresh ones; with `square`, another one for the state."""
-    if len(args) == 3 + square:
-        return cell._checked(*args)
-    n, m, _ = _sizes(type(cell).__name__, args)
-    rows = cell._gates[0] * m
-    Wi, Wh = init(rows, n), init_recurrent(rows, m)
-    others = [init_recurrent(m, m)] if square else []
-    return cell._checked(Wi, Wh, create_bias(Wi, bias, rows), *others)
-
-
-class GRUCell(_Step, _GRU):
+class GRUCell(_Gated, _GRU):
     """One step of a gated recurrent unit, v1: `cell(x, h)` gives `(h', h')`.
 
     `GRUCell(in |to| out; init_kernel=glorot_uniform, init_recurrent_kernel=glorot_uniform,
@@ -198,17 +197,10 @@ class GRUCell(_Step, _GRU):
     Wh: Tensor
     b: Any
 
-    def __init__(
-        self,
-        *args: Any,
-        init_kernel: Callable[..., Tensor] = glorot_uniform,
-        init_recurrent_kernel: Callable[..., Tensor] = glorot_uniform,
-        bias: Any = True,
-    ) -> None:
-        self.Wi, self.Wh, self.b = _gated(self, args, init_kernel, init_recurrent_kernel, bias)
+    __init__ = _Gated.__init__
 
 
-class GRUv3Cell(_Step, _GRUv3):
+class GRUv3Cell(_Gated, _GRUv3):
     """One step of a gated recurrent unit, v3: as `GRUCell`, with the reset gate before the product.
 
     `GRUv3Cell(in |to| out; init_kernel=glorot_uniform, init_recurrent_kernel=glorot_uniform,
@@ -228,14 +220,7 @@ class GRUv3Cell(_Step, _GRUv3):
     b: Any
     Wh_h̃: Tensor
 
-    def __init__(
-        self,
-        *args: Any,
-        init_kernel: Callable[..., Tensor] = glorot_uniform,
-        init_recurrent_kernel: Callable[..., Tensor] = glorot_uniform,
-        bias: Any = True,
-    ) -> None:
-        self.Wi, self.Wh, self.b, self.Wh_h̃ = _gated(self, args, init_kernel, init_recurrent_kernel, bias, square=True)
+    __init__ = _Gated.__init__
 
 
 @layer(expand=True)
@@ -287,7 +272,7 @@ class Recurrence(Layer):
                 )
             y, state = result
             ys.append(torch.as_tensor(y))
-        return _in_time(ys), state
+        return stack(ys, 1), state
 
     def _scan_known(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
         """The same by torch's kernel for all times at once, if there is one."""
@@ -303,14 +288,9 @@ class Recurrence(Layer):
             for x_t in x.unbind(1):
                 state, y = cell._advance(state, x_t)
                 ys.append(y)
-            return _in_time(ys), _unrolled(state, x.ndim > 2)
+            return stack(ys, 1), _unrolled(state, x.ndim > 2)
         rows, y = cell._run(kernel, state, x.transpose(1, 2) if x.ndim > 2 else x[:, None])
         return y.transpose(1, 2) if x.ndim > 2 else y[:, 0], _unrolled(rows, x.ndim > 2)
-
-
-def _in_time(ys: list[Tensor]) -> Tensor:
-    """Arrays one after the other along a new second axis, as torch has them in memory."""
-    return reversed_axes(torch.stack([reversed_axes(y) for y in ys], ys[0].ndim - 1))
 
 
 _KINDS = (RNNCell, LSTMCell, GRUCell, GRUv3Cell)

@@ -193,10 +193,7 @@ def _known(tree: Any, model: Any, grad: Any) -> list[Any] | None:
     plan, grads = grad.__flat__
     if plan_of(model) is not plan or plan is None:
         return None
-    known, leaves = getattr(tree, "__flat__", (None, None))
-    if known is not plan:
-        leaves = leaves_at(tree, plan.place, len(plan.leaves))
-        object.__setattr__(tree, "__flat__", (plan, leaves))
+    leaves = leaves_at(tree, plan.place, len(plan.leaves))
     return None if leaves is None else entries_of(leaves, plan.leaves, grads)
 
 
@@ -213,7 +210,20 @@ def entries_of(leaves: list[Leaf], xs: Sequence[torch.Tensor], grads: Sequence[A
 
 
 def leaves_at(tree: Any, place: Any, n: int) -> list[Leaf] | None:
-    """The leaf for each of the `n` parameters that the gradients at `place` are by; None if `tree` isn't for them."""
+    """The leaf for each of the `n` parameters that the gradients at `place` are by; None if `tree` isn't for them.
+
+    The tree keeps the answer for as long as it is asked for the same place.
+    """
+    tree = bare(tree)
+    known, leaves = getattr(tree, "__flat__", (None, None))
+    if known is not place or place is None:
+        leaves = _leaves_at(tree, place, n)
+        if type(tree) is NamedTuple:
+            object.__setattr__(tree, "__flat__", (place, leaves))
+    return leaves
+
+
+def _leaves_at(tree: Any, place: Any, n: int) -> list[Leaf] | None:
     found: list[Any] = [None] * n
 
     def visit(t: Any, p: Any) -> bool:
@@ -225,7 +235,7 @@ def leaves_at(tree: Any, place: Any, n: int) -> list[Leaf] | None:
         kids = list(vars(t).values()) if type(t) is NamedTuple else t
         return isinstance(kids, (tuple, list)) and len(kids) == len(p[1]) and all(map(visit, kids, p[1]))
 
-    if not visit(bare(tree), place) or any(leaf is None for leaf in found) or len(set(map(id, found))) < n:
+    if not visit(tree, place) or any(leaf is None for leaf in found) or len(set(map(id, found))) < n:
         return None
     return found
 

@@ -38,7 +38,18 @@ from fluxtorch.zygote.backward import differentiate, is_wrapper, reaches_back
 from fluxtorch.zygote.scope import differentiating, nested
 from fluxtorch.zygote.tracked import Literals, Tracked, is_whole, raw, untracked
 
-__all__ = ["Lifted", "back_of", "check_loss", "collect", "first_of", "lift", "module_map", "plan_of", "value_of"]
+__all__ = [
+    "Lifted",
+    "back_of",
+    "check_loss",
+    "collect",
+    "edges_of",
+    "first_of",
+    "lift",
+    "module_map",
+    "plan_of",
+    "value_of",
+]
 
 
 class Lifted:
@@ -283,13 +294,13 @@ def _planned(x: nn.Module, to: Lifted) -> Any:
     """The same as `module_map`, without the walk if it was made before and nothing has changed since."""
     if to.leaves:
         return module_map(x, to)
-    plan = _plans.get(x)
-    if plan is not None and plan.holds():
+    plan = plan_of(x)
+    if plan is not None:
         to.leaves, to.seen, to.own = list(plan.leaves), set(plan.ids), all(map(_fresh, plan.leaves))
         to.plan = plan
         return plan.place
     place = module_map(x, to)
-    edges = None if to.borrowed or to.standins or any(map(is_spread, to.leaves)) else _edges(x)
+    edges = None if to.borrowed or to.standins or any(map(is_spread, to.leaves)) else edges_of(x)
     if edges is not None:
         to.plan = _plans[x] = _Plan(edges, list(to.leaves), place)
     return place
@@ -301,19 +312,19 @@ def plan_of(model: Any) -> _Plan | None:
     return plan if plan is not None and plan.holds() else None
 
 
-def _edges(x: Any) -> list[tuple[dict[str, Any], str, Any]] | None:
-    """Where each thing in a model is kept, as (table, key, thing); None if some of it may change unseen."""
+def edges_of(x: Any, trained: bool = True) -> list[tuple[dict[str, Any], str, Any]] | None:
+    """Where each thing in a model (that is trained) is kept, as (table, key, thing); None if some may change unseen."""
     if isinstance(x, (tuple, NamedTuple)):
         kids, edges = list(x), []
     elif hasattr(type(x), "_edges"):
-        edges = x._edges()
+        edges = x._edges(trained)
         if edges is None:
             return None
-        kids = list(_values(_trained(x, children(x))))
+        kids = list(_values(_trained(x, children(x)) if trained else children(x)))
     else:
         return [] if isleaf(x) else None
     for kid in kids:
-        more = _edges(kid)
+        more = edges_of(kid, trained)
         if more is None:
             return None
         edges = edges + more
