@@ -263,23 +263,26 @@ def fcollect(x: Any, exclude: Callable[[Any], bool] = lambda _: False) -> list[A
     >>> fcollect((1, [2]))
     [(1, [2]), 1, [2], 2]
     """
-    seen: set[int] = set()
     nodes: list[Any] = []
-
-    def visit(node: Any) -> None:
-        if exclude(node):
-            return
-        kids = children(node)
-        if _shareable(node, _none(kids)):
-            if id(node) in seen:
-                return
-            seen.add(id(node))
-        nodes.append(node)
-        for _, child in _items(kids):
-            visit(child)
-
-    visit(x)
+    _collect(x, exclude, set(), nodes)
     return nodes
+
+
+# These walks are no functions within functions: such a one knows itself, and keeps what it holds from being freed
+# until the garbage collector comes.
+
+
+def _collect(node: Any, exclude: Callable[[Any], bool], seen: set[int], nodes: list[Any]) -> None:
+    if exclude(node):
+        return
+    kids = children(node)
+    if _shareable(node, _none(kids)):
+        if id(node) in seen:
+            return
+        seen.add(id(node))
+    nodes.append(node)
+    for _, child in _items(kids):
+        _collect(child, exclude, seen, nodes)
 
 
 def fleaves(x: Any, exclude: Callable[[Any], bool] = isleaf) -> list[Any]:
@@ -288,20 +291,19 @@ def fleaves(x: Any, exclude: Callable[[Any], bool] = isleaf) -> list[Any]:
     >>> fleaves((1, [2, nt(a=3)]))
     [1, 2, 3]
     """
-    above: set[int] = set()
     leaves: list[Any] = []
-
-    def visit(node: Any) -> None:
-        if exclude(node):
-            leaves.append(node)
-        elif id(node) not in above:
-            above.add(id(node))
-            for _, child in _items(children(node)):
-                visit(child)
-            above.discard(id(node))
-
-    visit(x)
+    _collect_leaves(x, exclude, set(), leaves)
     return leaves
+
+
+def _collect_leaves(node: Any, exclude: Callable[[Any], bool], above: set[int], leaves: list[Any]) -> None:
+    if exclude(node):
+        leaves.append(node)
+    elif id(node) not in above:
+        above.add(id(node))
+        for _, child in _items(children(node)):
+            _collect_leaves(child, exclude, above, leaves)
+        above.discard(id(node))
 
 
 class KeyPath:
@@ -402,18 +404,28 @@ def _walk(
     path: KeyPath | None = None,
 ) -> Any:
     """What `fmap` and its kin do; with a `path`, `f` and `exclude` get that of their node first."""
-    done: dict[int, Any] | None = {} if cache is True else None if cache is False else cache
-    above: dict[int, Any] = {}
+    return _Walk(f, exclude, {} if cache is True else None if cache is False else cache, prune, rebuilding).at(
+        x, ys, path
+    )
 
-    def visit(x: Any, ys: tuple[Any, ...], path: KeyPath | None) -> Any:
+
+class _Walk:
+    def __init__(
+        self, f: Callable[..., Any], exclude: Callable[..., bool], done: Any, prune: Any, rebuilding: bool
+    ) -> None:
+        self.f, self.exclude, self.done, self.prune, self.rebuilding = f, exclude, done, prune, rebuilding
+        self.above: dict[int, Any] = {}
+
+    def at(self, x: Any, ys: tuple[Any, ...], path: KeyPath | None) -> Any:
+        f, exclude, done, above = self.f, self.exclude, self.done, self.above
         rule = _rule(type(x))
         kids, rebuild = _PLAIN if rule is None else rule(x)
         leaf = _none(kids)
         shared = done is not None and _shareable(x, leaf)
-        if shared and id(x) in done:  # type: ignore[operator]
-            return done[id(x)][1] if prune is _KEEP else prune  # type: ignore[index]
+        if shared and id(x) in done:
+            return done[id(x)][1] if self.prune is _KEEP else self.prune
         if id(x) in above:  # a function that captures itself, say: there is nothing new below it
-            return _hollow(x, above) if rebuilding else x
+            return _hollow(x, above) if self.rebuilding else x
         if leaf if exclude is isleaf else exclude(x) if path is None else exclude(path, x):
             result = f(x, *ys) if path is None else f(path, x, *ys)
         elif leaf:
@@ -421,20 +433,18 @@ def _walk(
         else:
             above[id(x)] = None
             values = [
-                visit(kid, tuple([_child(y, key, x) for y in ys]), path if path is None else KeyPath(path, key))
+                self.at(kid, tuple([_child(y, key, x) for y in ys]), path if path is None else KeyPath(path, key))
                 for key, kid in _items(kids)
             ]
             hollow = above.pop(id(x))
             result = _like(kids, values)
             if hollow is not None:
                 result = _fill(hollow, kids, values)
-            elif rebuilding:
+            elif self.rebuilding:
                 result = rebuild(result)
         if shared:
-            done[id(x)] = (x, result)  # type: ignore[index]  # x is held, so that its id can't be reused
+            done[id(x)] = (x, result)  # x is held, so that its id can't be reused
         return result
-
-    return visit(x, ys, path)
 
 
 def _none(kids: Children) -> bool:

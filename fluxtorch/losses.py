@@ -423,7 +423,9 @@ def _aggregate(agg: Agg, x: Tensor) -> Tensor:
 def _reduce(kernel: Callable[..., Tensor], agg: Agg, *args: Tensor, **kws: Any) -> Tensor:
     """One of torch's own losses, which take the mean faster than a step after them."""
     if agg is torch.mean:
-        return kernel(*args, **kws)
+        # What a layer gives has its axes in opposite order in memory, against which torch's kernel goes back slowly.
+        in_memory = args if args[0].is_contiguous() else [reversed_axes(x) for x in args]
+        return kernel(*in_memory, **kws)
     return _aggregate(agg, kernel(*args, reduction="none", **kws))
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+import fluxtorch as Flux
 from fluxtorch.devices import f64, gpu
 from fluxtorch.errors import DimensionMismatch
 from fluxtorch.functors import children
@@ -14,7 +15,7 @@ from fluxtorch.layers import Chain, Dense, Dropout, testmode_, trainmode_
 from fluxtorch.layers.attention import MultiHeadAttention
 from fluxtorch.nnlib.attention import make_causal_mask
 from fluxtorch.pairs import to
-from fluxtorch.zygote import gradient, pullback
+from fluxtorch.zygote import gradient, pullback, withgradient
 from fluxtorch.zygote.implicit import params
 
 
@@ -258,6 +259,68 @@ def test_as_a_layer(mha, qkv):
 def test_wrong_use(make, error, match):
     with pytest.raises(error, match=match):
         make()
+
+
+class TestScoresOnDemand:
+    """While a gradient is taken, the scores are computed when somebody looks at them."""
+
+    def test_the_same_pair(self, mha, qkv):
+        y, α = mha(*qkv)
+        pairs = []
+        gradient(lambda m: (pairs.append(m(*qkv)), m(*qkv)[0].sum())[1], mha)
+        pair = pairs[0]
+        assert isinstance(pair, tuple) and len(pair) == 2
+        close(pair[0], y)
+        close(pair[1], α)
+        close(pair[-2], y)
+        close(pair[-1], α)
+        first, second = pair
+        assert first is pair[0] and second is pair[1]
+        assert [v.shape for v in (*pair, *pair[0:2], *(pair.__add__((α,))))] == [y.shape, α.shape] * 2 + [
+            y.shape,
+            α.shape,
+            α.shape,
+        ]
+
+    def test_gradients_of_both(self, mha, qkv):
+        mha, qkv = f64(mha), [x.double() for x in qkv]
+
+        def loss(m, q):
+            y, α = m(q, *qkv[1:])
+            return (y**3).sum() + (α**3).sum()
+
+        gm, gq = gradient(loss, mha, qkv[0])
+        q = qkv[0].clone().requires_grad_()
+        ps = [*mha.parameters(), q]
+        want = torch.autograd.grad(loss(mha, q), ps)  # outside of gradient they are made at once
+        for got, w in zip([*Flux.trainables(gm), gq], want, strict=True):
+            close(got, w)
+
+    def test_value_of_a_loss(self, mha, qkv):
+        val = withgradient(lambda m: ((pair := m(*qkv))[0].sum(), pair), mha).val
+        close(val[1][1], mha(*qkv)[1].detach())
+        assert val[1][1].grad_fn is None
+
+    def test_hooks_and_dropout(self, mha, qkv):
+        seen = []
+        handle = mha.register_forward_hook(lambda m, i, out: seen.append(type(out)))
+        gradient(lambda m: m(*qkv)[0].sum(), mha)
+        handle.remove()
+        assert seen == [tuple]
+        mha.attn_drop.p = 1.0
+        y = withgradient(lambda m: ((out := m(*qkv)[0]).sum(), out), mha).val[1]
+        close(y, torch.zeros_like(y))
+
+    def test_second_derivative(self, mha, qkv):
+        mha, qkv = f64(mha), [x.double() for x in qkv]
+
+        def slope(q):
+            return (gradient(lambda q: (mha(q, *qkv[1:])[0] ** 3).sum(), q)[0] ** 2).sum()
+
+        q, step = qkv[0], torch.zeros_like(qkv[0])
+        step[0, 1, 0] = 1e-6
+        want = (slope(q + step) - slope(q - step)) / 2e-6
+        assert gradient(slope, q)[0][0, 1, 0].item() == pytest.approx(want.item(), rel=1e-5)
 
 
 @pytest.mark.cuda

@@ -7,8 +7,10 @@ import copy
 import dataclasses
 import enum
 import functools
+import gc
 import operator
 import typing
+import weakref
 from typing import Any
 
 import hypothesis.strategies as st
@@ -916,3 +918,27 @@ def test_collecting(x: Any) -> None:
     }
     ps = params((x,))
     assert {id(p) for p in ps} <= set(tensors)
+
+
+@pytest.mark.parametrize(
+    "walk",
+    [
+        lambda x: fmap(lambda v: v * 2, x),
+        fcollect,
+        fleaves,
+        params,
+        Flux.trainables,
+        lambda x: Flux.freeze_(Flux.setup(Flux.Momentum(), x)),
+    ],
+    ids=["fmap", "fcollect", "fleaves", "params", "trainables", "freeze_"],
+)
+def test_nothing_waits_for_the_garbage_collector(walk: Any) -> None:
+    gc.disable()
+    try:
+        x = nt(a=torch.ones(2), b=(torch.zeros(3),))
+        held = weakref.ref(x.a)
+        walk(x)
+        del x
+        assert held() is None
+    finally:
+        gc.enable()

@@ -1500,3 +1500,67 @@ def test_on_a_gpu():
         y = trainmode_(Dropout(0.5, **kws))(gpu(ones32(4, 4, 30, 5)))
         close(y.unique().cpu(), [0.0, 2.0])
         assert y.device.type == "cuda"
+
+
+class TestLayerNormInGradient:
+    """While a gradient is taken, LayerNorm with scale and bias goes through a function of its own."""
+
+    @staticmethod
+    def parts(m, x):
+        return m.diag(normalise(x, dims=range(len(m.size)), eps=m.ε))
+
+    @pytest.mark.parametrize("eps", [1e-5, 0.3])
+    @pytest.mark.parametrize("size", [(5,), (4, 3), (1,)])
+    def test_like_its_parts(self, size, eps):
+        m = f64_layer(LayerNorm(*size, tanh, eps=eps))
+        x = torch.randn(7, 2, *size[::-1], dtype=torch.float64).permute(*reversed(range(len(size) + 2)))
+        x[..., 1, 1] = 0.5  # no deviation at all
+        w = torch.randn_like(x)
+        (gm, gx), (wm, wx) = (
+            gradient(lambda m, x, f=f: (f(m, x) * w).sum(), m, x) for f in (LayerNorm.__call__, self.parts)
+        )
+        torch.testing.assert_close(gx, wx)
+        torch.testing.assert_close(gm.diag.scale, wm.diag.scale)
+        torch.testing.assert_close(gm.diag.bias, wm.diag.bias)
+        torch.testing.assert_close(withgradient(lambda m: ((y := m(x)).sum(), y), m).val[1], self.parts(m, x).detach())
+
+    def test_finite_differences(self):
+        m = f64_layer(LayerNorm(4, eps=0.1))
+        x = torch.randn(4, 3, dtype=torch.float64)
+        grad = gradient(lambda x: (m(x) ** 3).sum(), x)[0]
+        for i in range(4):
+            step = torch.zeros_like(x)
+            step[i, 1] = 1e-6
+            with torch.no_grad():
+                slope = ((m(x + step) ** 3).sum() - (m(x - step) ** 3).sum()) / 2e-6
+            assert grad[i, 1] == pytest.approx(slope.item(), rel=1e-6, abs=1e-8)
+
+    def test_second_derivative(self):
+        m = f64_layer(LayerNorm(3, eps=0.1))
+        x = torch.randn(3, dtype=torch.float64)
+        h = hessian_reverse(lambda x: (m(x) ** 3).sum(), x)
+        torch.testing.assert_close(h, hessian_reverse(lambda x: (self.parts(m, x) ** 3).sum(), x))
+        assert h.abs().max() > 0.1
+
+    def test_frozen_scale_and_hooked_scale(self):
+        m, x, seen = LayerNorm(3), torch.randn(3, 2), []
+        m.diag.scale.requires_grad_(False)
+        grads = gradient(lambda m, x: (m(x) ** 3).sum(), m, x)
+        assert grads[0].diag.scale is None and grads[0].diag.bias.shape == (3,) and grads[1].abs().max() > 0
+        m.diag.register_forward_hook(lambda *_: seen.append(1))
+        gradient(lambda m: (m(x) ** 3).sum(), m)
+        assert seen == [1]
+
+    def test_vmap(self):
+        m, xs = LayerNorm(3), torch.randn(4, 3, 2)
+        grad = gradient(lambda m: (torch.vmap(m)(xs) ** 3).sum(), m)[0]
+        want = gradient(lambda m: sum((m(x) ** 3).sum() for x in xs), m)[0]
+        torch.testing.assert_close(grad.diag.scale, want.diag.scale)
+
+
+def f64_layer(m):
+    m = f64(m)
+    with torch.no_grad():
+        m.diag.scale.uniform_(0.5, 2)
+        m.diag.bias.normal_()
+    return m

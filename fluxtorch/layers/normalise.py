@@ -9,20 +9,21 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.autograd.function import once_differentiable
 
 from fluxtorch.arrays import reversed_axes, summary
 from fluxtorch.base import abs2, identity
 from fluxtorch.errors import DimensionMismatch
 from fluxtorch.functors import children, fcollect, fmap, functor
 from fluxtorch.initialisers import ones32, zeros32
-from fluxtorch.layers.basic import Scale, act, is_size, size_check, tensor_input, whole
+from fluxtorch.layers.basic import Scale, act, is_size, is_watched, size_check, tensor_input, whole
 from fluxtorch.layers.layer import Layer, layer
 from fluxtorch.layers.show import optional
-from fluxtorch.mlutils.arrays import normalise
+from fluxtorch.mlutils.arrays import moments, normalise
 from fluxtorch.namedtuples import NamedTuple, fold
 from fluxtorch.nnlib.dropout import dropout, probability
 from fluxtorch.printing import show
-from fluxtorch.zygote.scope import within_gradient
+from fluxtorch.zygote.scope import nested, within_gradient
 
 __all__ = [
     "AlphaDropout",
@@ -231,11 +232,27 @@ class LayerNorm(Layer):
             for dim, n in enumerate(self.size):
                 size_check(self, x, dim, n if self.affine or dim >= x.ndim else x.shape[dim], fits=fits)
         x = x if x.is_floating_point() or x.is_complex() else x.to(torch.get_default_dtype())
-        return self.diag(self._normalised(x))
+        diag = self.diag
+        if type(diag) is Scale and diag.scale.shape == self.size and diag.bias is not False and not is_watched(diag):
+            arrays = [reversed_axes(v) for v in (x, diag.scale, diag.bias)]
+            if all([type(v) is torch.Tensor and v.dtype is x.dtype for v in arrays]):
+                y = self._fused(*arrays)
+                if y is not None:
+                    return diag.σ(reversed_axes(y))  # type: ignore[no-any-return]
+        return diag(self._normalised(x))  # type: ignore[no-any-return]
+
+    # Both by themselves for Flux 0.16, which divides by √(σ² + ε²).
 
     def _normalised(self, x: torch.Tensor) -> torch.Tensor:
-        # By itself for Flux 0.16, which divides by √(σ² + ε²).
         return normalise(x, dims=range(len(self.size)), eps=self.ε)
+
+    def _fused(self, x: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor) -> torch.Tensor | None:
+        """Normalised, scaled and shifted in one go, in torch's order of axes; None where that isn't for `x`."""
+        if x.dtype not in (torch.float32, torch.float64) or not within_gradient() or nested():
+            return None
+        if torch.compiler.is_compiling() or torch.is_autocast_enabled(x.device.type) or not x.numel():
+            return None
+        return _Normalised.apply(x, scale, bias, self.ε)[0]  # type: ignore[no-any-return]
 
     def __str__(self) -> str:
         return (
@@ -243,6 +260,40 @@ class LayerNorm(Layer):
             + optional((self.λ is not identity, f", {show(self.λ)}"), (not self.affine, ", affine=false"))
             + ")"
         )
+
+
+class _Normalised(torch.autograd.Function):
+    """`(x - μ) / (σ + ε) * scale + bias` along the last axes, those of `scale`; keeps `x`, μ and σ for the way back."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor, ε: float) -> Any:
+        μ, centred, σ = moments(x, tuple(range(-scale.ndim, 0)))
+        return torch.addcmul(bias, centred * (1 / (σ + ε)), scale), μ, σ
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        x, scale, bias, ctx.ε = inputs
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x, scale, bias, *output[1:])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Any, *_: Any) -> Any:
+        if g is None:
+            return None, None, None, None
+        x, scale, bias, μ, σ = ctx.saved_tensors
+        r = 1 / (σ + ctx.ε)
+        mask = list(ctx.needs_input_grad[:3])
+        dx, dscale, dbias = torch.ops.aten.native_layer_norm_backward(g, x, scale.shape, μ, r, scale, bias, mask)
+        if mask[0]:
+            # Torch's kernel takes 1 / r for √(σ² + ε), which changes with x otherwise than σ + ε does.
+            centred = x - μ
+            q = (g * scale).mul_(centred).mean(tuple(range(-scale.ndim, 0)), keepdim=True)
+            dx.addcmul_(centred, torch.where(σ == 0, 0, q * (ctx.ε * r**3 / σ)), value=-1)
+        return dx, dscale, dbias, None
 
 
 def hasaffine(m: Any) -> bool:

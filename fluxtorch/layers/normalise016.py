@@ -51,3 +51,6 @@ class LayerNorm(OlderLayerNorm):
         if x.is_complex():
             return normalise(x, dims=range(n), eps=self.ε)
         return reversed_axes(F.layer_norm(reversed_axes(x), x.shape[:n][::-1], eps=self.ε**2))
+
+    def _fused(self, x: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor) -> torch.Tensor | None:
+        return None if x.is_complex() else F.layer_norm(x, scale.shape, scale, bias, eps=self.ε**2)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from fluxtorch.arrays import reversed_axes, summary
 from fluxtorch.base import identity
 from fluxtorch.errors import DimensionMismatch
 from fluxtorch.nnlib.operands import alike, axes, floats, tensor, whole
+from fluxtorch.zygote.scope import nested, within_gradient
 
 __all__ = ["dot_product_attention", "dot_product_attention_scores", "make_causal_mask"]
 
@@ -49,13 +52,69 @@ def dot_product_attention(
     _check(q, k, v, nheads)
     batch = q.shape[2:]
     q, k, v = (_split(x, nheads) for x in (q, k, v))
-    scores = _scores(q, k, bias, mask, fdrop)
-    α, v = alike(reversed_axes(scores), v)
-    y = torch.matmul(α, v).transpose(1, 2)
-    return (
-        reversed_axes(y.reshape(*batch[::-1], y.shape[1], y.shape[2] * y.shape[3])),
-        reversed_axes(reversed_axes(scores).reshape(*batch[::-1], *α.shape[1:])),
-    )
+
+    def scores() -> torch.Tensor:
+        return reversed_axes(_scores(q, k, bias, mask, fdrop))
+
+    def shaped(α: torch.Tensor) -> torch.Tensor:
+        return reversed_axes(α.reshape(*batch[::-1], *α.shape[1:]))
+
+    # In training torch's kernel spares the memory of the scores. It has no second derivative, and no masks here: where
+    # one leaves nothing, its NaN are others.
+    α = None
+    if bias is None and mask is None and fdrop is identity and _for_kernel(q, k, v):
+        y = F.scaled_dot_product_attention(q, k, v)
+    else:
+        α, v = alike(scores(), v)
+        y = torch.matmul(α, v)
+    y = y.transpose(1, 2)
+    y = reversed_axes(y.reshape(*batch[::-1], y.shape[1], y.shape[2] * y.shape[3]))
+    return Attended(y, lambda: shaped(scores())) if α is None else (y, shaped(α))
+
+
+class Attended(tuple[Any, ...]):
+    """The pair `(y, scores)`, in which the scores are computed when somebody looks at them.
+
+    >>> made = Attended(torch.ones(2), lambda: torch.zeros(1))
+    >>> made[0], len(made)
+    (tensor([1., 1.]), 2)
+    >>> y, scores = made
+    >>> scores
+    tensor([0.])
+    """
+
+    scores: Callable[[], torch.Tensor]
+
+    def __new__(cls, y: torch.Tensor, scores: Callable[[], torch.Tensor]) -> Attended:
+        pair = super().__new__(cls, (y, None))
+        pair.scores = functools.cache(scores)
+        return pair
+
+    def whole(self) -> tuple[Any, ...]:
+        """A plain tuple of both."""
+        return super().__getitem__(0), self.scores()
+
+    def __getitem__(self, i: Any) -> Any:
+        return super().__getitem__(0) if i in (0, -2) else self.whole()[i]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.whole())
+
+    def __add__(self, other: Any) -> Any:
+        return self.whole() + other
+
+    def __reduce__(self) -> Any:
+        return tuple, (self.whole(),)
+
+    def __repr__(self) -> str:
+        return repr(self.whole())
+
+
+def _for_kernel(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> bool:
+    """Is this the way there of a plain gradient, and of arrays that torch's own attention takes?"""
+    if not within_gradient() or nested() or torch.compiler.is_compiling():
+        return False
+    return q.dtype == k.dtype == v.dtype and not q.is_complex() and bool(q.numel() and k.numel() and v.numel())
 
 
 def dot_product_attention_scores(

@@ -111,18 +111,18 @@ def thaw_(tree: Any) -> None:
 def _leaves(tree: Any, name: str) -> list[Leaf]:
     """The leaves of `tree`, each once."""
     found: dict[int, Leaf] = {}
-
-    def visit(tree: Any) -> None:
-        tree = tree.parent if isinstance(tree, Transposed) else bare(tree)
-        if isinstance(tree, Leaf):
-            found[id(tree)] = tree
-        elif type(tree) in (tuple, list, dict, NamedTuple):
-            for _, kid in _items(tree):
-                visit(kid)
-        else:
-            raise ValueError(
-                f"{name} must not be applied to a model, only to the state tree from setup; got {summary(tree)}"
-            )
-
-    visit(tree)
+    _find(tree, name, found)
     return list(found.values())
+
+
+def _find(tree: Any, name: str, found: dict[int, Leaf]) -> None:
+    tree = tree.parent if isinstance(tree, Transposed) else bare(tree)
+    if isinstance(tree, Leaf):
+        found[id(tree)] = tree
+    elif type(tree) in (tuple, list, dict, NamedTuple):
+        for _, kid in _items(tree):
+            _find(kid, name, found)
+    else:
+        raise ValueError(
+            f"{name} must not be applied to a model, only to the state tree from setup; got {summary(tree)}"
+        )

@@ -270,16 +270,18 @@ def step_all_(entries: Any) -> None:
         raise
 
 
-def _check_device(state: Any, x: torch.Tensor) -> None:
-    if isinstance(state, torch.Tensor):
-        if state.device != x.device:
-            raise ValueError(
-                f"the optimiser's state is on {state.device} and the model on {x.device}: "
-                "call setup after moving the model, or move the state tree too"
-            )
-    elif type(state) is tuple:
-        for s in state:
-            _check_device(s, x)
+def _check_device(state: Any, x: torch.Tensor) -> bool:
+    """Raises `ValueError` if the first tensor in `state` is on another device than `x`; was there one?"""
+    if type(state) is tuple:
+        return any(_check_device(s, x) for s in state)
+    if not isinstance(state, torch.Tensor):
+        return False
+    if state.device != x.device:
+        raise ValueError(
+            f"the optimiser's state is on {state.device} and the model on {x.device}: "
+            "call setup after moving the model, or move the state tree too"
+        )
+    return True
 
 
 def _pair(tree: Any, x: Any, grad: Any, model: Any, found: dict[int, list[Any]], ties: list[Any]) -> None:
@@ -417,16 +419,17 @@ def trainables(x: Any, path: bool = False) -> list[Any]:
     [(KeyPath(0, "c"), tensor([3.]))]
     """
     found: dict[int, tuple[KeyPath, Any]] = {}
-    alive: list[Any] = []  # children are made on the fly; an id is theirs only while they live
-
-    def visit(x: Any, where: KeyPath, above: tuple[int, ...]) -> None:
-        if isnumeric(x):
-            found.setdefault(id(x), (where, x))
-        elif id(x) not in above:
-            kids = _trainable(x)  # in the order of the fields
-            alive.append(kids)
-            for key, kid in _items(kids):
-                visit(kid, KeyPath(where, key), (*above, id(x)))
-
-    visit(x, KeyPath(), ())
+    _find(x, KeyPath(), (), found, [])
     return list(found.values()) if path else [p for _, p in found.values()]
+
+
+def _find(
+    x: Any, where: KeyPath, above: tuple[int, ...], found: dict[int, tuple[KeyPath, Any]], alive: list[Any]
+) -> None:
+    if isnumeric(x):
+        found.setdefault(id(x), (where, x))
+    elif id(x) not in above:
+        kids = _trainable(x)  # in the order of the fields
+        alive.append(kids)  # children are made on the fly; an id is theirs only while they live
+        for key, kid in _items(kids):
+            _find(kid, KeyPath(where, key), (*above, id(x)), found, alive)

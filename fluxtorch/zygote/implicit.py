@@ -296,24 +296,22 @@ def params(*models: Any) -> Params:
                 stacklevel=2,
             )
     found = Params()
-    seen: dict[
-        int, Any
-    ] = {}  # what was seen is held: children are made on the fly, and an id is theirs only while they live
-
-    def visit(x: Any) -> None:
-        if isinstance(x, torch.Tensor):
-            if x.dtype != torch.bool and not (isinstance(x, nn.Parameter) and not x.requires_grad):
-                found.push_(x)
-        elif isinstance(x, (Params, Iterator)):
-            for v in x:
-                visit(v)
-        elif id(x) not in seen and not isleaf(x):
-            seen[id(x)] = x
-            for _, kid in _items(trainable(x)):
-                visit(kid)
-
-    visit(models)
+    # What was seen is held: children are made on the fly, and an id is theirs only while they live.
+    _find(models, found, {})
     return found
+
+
+def _find(x: Any, found: Params, seen: dict[int, Any]) -> None:
+    if isinstance(x, torch.Tensor):
+        if x.dtype != torch.bool and not (isinstance(x, nn.Parameter) and not x.requires_grad):
+            found.push_(x)
+    elif isinstance(x, (Params, Iterator)):
+        for v in x:
+            _find(v, found, seen)
+    elif id(x) not in seen and not isleaf(x):
+        seen[id(x)] = x
+        for _, kid in _items(trainable(x)):
+            _find(kid, found, seen)
 
 
 def _follow(ps: Params) -> Lifted:
