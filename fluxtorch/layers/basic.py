@@ -217,8 +217,9 @@ class Chain(Layers):
     def __call__(self, x: Any, *more: Any) -> Any:
         x = (x, *more) if more else x
         rows = None  # in the place of x, a matrix as torch has it: with a row for each of the batch
+        unseen = not (any(_GLOBAL_HOOKS) or torch.compiler.is_compiling())
         for f in self.layers:
-            if "_in_rows" in type(f).__dict__:
+            if unseen and "_in_rows" in type(f).__dict__:
                 given = x.t() if rows is None and isinstance(x, torch.Tensor) and x.ndim == 2 else rows
                 y = None if given is None else f._in_rows(given)
                 if y is not None:
@@ -343,13 +344,14 @@ class Dense(Layer):
         return self.σ(reversed_axes(F.linear(reversed_axes(x), W, b)))
 
     def _in_rows(self, x: torch.Tensor) -> torch.Tensor | None:
-        """`self(x.t()).t()` for a matrix, without the turning; None if more is to be done, or anybody looks on."""
-        W, b = self._parameters.get("weight"), self.bias
-        if W is None or x.shape[1] != W.shape[1] or x.dtype is not W.dtype or id(self.σ) not in _ELEMENTWISE:
+        """`self(x.t()).t()` for a matrix, without the turning; None if more is to be done, or this layer is watched."""
+        W, b, σ = self._parameters.get("weight"), self.bias, self.σ
+        if W is None or x.shape[1] != W.shape[1] or x.dtype is not W.dtype or id(σ) not in _ELEMENTWISE:
             return None
-        if is_watched(self):
+        if has_hooks(self):
             return None
-        return self.σ(F.linear(x, W, None if b is False else b))  # type: ignore[no-any-return]
+        y = F.linear(x, W, None if b is False else b)
+        return y if σ is identity else σ(y)
 
     def __str__(self) -> str:
         return f"Dense({self.weight.shape[1]} => {self.weight.shape[0]}{options(self)})"
@@ -357,12 +359,19 @@ class Dense(Layer):
 
 def is_watched(m: Layer) -> bool:
     """Does more happen at a call of `m` than its forward: are there hooks, or is it compiled?"""
-    return has_hooks(m) or bool(m._compiled_call_impl or any(_GLOBAL_HOOKS) or torch.compiler.is_compiling())
+    return has_hooks(m) or any(_GLOBAL_HOOKS) or torch.compiler.is_compiling()
 
 
 def has_hooks(m: nn.Module) -> bool:
-    """Does anybody look on when `m` is called?"""
-    return bool(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks)
+    """Does more happen at a call of this very `m`?"""
+    own = m.__dict__
+    return bool(
+        own["_forward_hooks"]
+        or own["_forward_pre_hooks"]
+        or own["_backward_hooks"]
+        or own["_backward_pre_hooks"]
+        or m._compiled_call_impl
+    )
 
 
 def options(m: Any) -> str:

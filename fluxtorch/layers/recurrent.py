@@ -21,7 +21,6 @@ from fluxtorch.layers.basic import (
     act,
     at_most,
     has_hooks,
-    is_watched,
     match_eltype,
     size_check,
     sizes,
@@ -135,17 +134,19 @@ class Recur(Layer):
         return y
 
     def _in_rows(self, x: Tensor) -> Tensor | None:
-        """`self(x.t()).t()` for a matrix, without the turning; None if more is to be done, or anybody looks on."""
-        cell, state = self.cell, self._now()
-        if type(state) is not _Rows or not _is_known(cell) or is_watched(self):
+        """`self(x.t()).t()` for a matrix, without the turning; None if more is to be done, or this layer is watched."""
+        cell, state = self._modules.get("cell"), self._now()
+        if type(state) is not _Rows or not _is_known(cell) or has_hooks(self):
             return None
-        Wi, b = cell.Wi, cell.b
-        if x.shape != (state[0].shape[0], Wi.shape[1]) or b is False or b.ndim != 1:
+        ps: Any = cell._parameters  # type: ignore[union-attr]
+        Wi, Wh, b = ps.get("Wi"), ps.get("Wh"), ps.get("b")
+        if Wi is None or Wh is None or b is None or b.ndim != 1 or x.shape != (state[0].shape[0], Wi.shape[1]):
             return None
-        for v in (x, *state, cell.Wh, b):
-            if v.dtype is not Wi.dtype:
+        dtype = Wi.dtype
+        for v in (x, *state, Wh, b):
+            if v.dtype is not dtype:
                 return None
-        state = _Rows(cell._one(x, list(state), Wi, cell.Wh, b))
+        state = _Rows(cell._one(x, state, Wi, Wh, b))  # type: ignore[union-attr,operator]
         self._keep(state, 1)
         return state[0]
 
