@@ -19,6 +19,11 @@ def on_config(config: MkDocsConfig) -> None:
     config.nav = [*(config.nav or []), {"Reference": [f"reference/{page}" for page in PAGES]}]
 
 
+def on_page_content(html: str, **_: object) -> str:
+    # In a table `|` is written `\\|`, also in code, where GitHub drops the backslash and Python-Markdown doesn't.
+    return html.replace("\\|", "|")
+
+
 def on_files(files: Files, config: MkDocsConfig) -> None:
     for page, text in PAGES.items():
         files.append(File.generated(config, f"reference/{page}", content=text))

@@ -104,7 +104,7 @@ from fluxtorch.initialisers import (
     zeros32,
 )
 from fluxtorch.layers import *
-from fluxtorch.loading import loadmodel_, loadparams_, state
+from fluxtorch.loading import load_checkpoint_, loadmodel_, loadparams_, save_checkpoint, state
 from fluxtorch.losses import *
 from fluxtorch.mlutils import (
     DataLoader,
@@ -186,6 +186,8 @@ from fluxtorch.zygote import (
     withgradient,
     withjacobian,
 )
+
+__version__ = "0.1.0"
 
 __all__ = [
     "ADAM",
@@ -383,6 +385,7 @@ __all__ = [
     "lecun_normal",
     "length",
     "lisht",
+    "load_checkpoint_",
     "loadmodel_",
     "loadparams_",
     "log",
@@ -447,6 +450,7 @@ __all__ = [
     "reset_",
     "reshape",
     "rrelu",
+    "save_checkpoint",
     "scatter",
     "selu",
     "setup",

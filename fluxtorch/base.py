@@ -522,7 +522,8 @@ def mean(f: Any, xs: Any = _MISSING, /, *, dims: Dims = None) -> Any:
     of arrays of one size: their sum over their number, with its gradient. `f` is applied as in
     `broadcast`.
 
-    Raises `ValueError` for an empty collection, `IndexError` for an axis that isn't there.
+    Raises `ValueError` for an empty collection, `IndexError` for an axis that isn't there, and `TypeError`
+    for a single bool: that is what `==` of two lists gives.
 
     >>> mean([True, False, True, True])
     tensor(0.7500, dtype=torch.float64)
@@ -532,6 +533,11 @@ def mean(f: Any, xs: Any = _MISSING, /, *, dims: Dims = None) -> Any:
     >>> mean(x * x for x in (1, 2, 3, 4))
     7.5
     """
+    if type(f) is bool:
+        raise TypeError(
+            "mean got a single bool. If it is what == gave: of lists, or of a list and an array, it says whether all "
+            "is equal; broadcast(operator.eq, a, b) goes element by element, as a .== b does in Julia"
+        )
     x = _data("mean", f, xs, dims)
     if _is_array(x):
         return _along(lambda x, axes, keep: torch.mean(x, axes, keepdim=keep), _real(x), dims)

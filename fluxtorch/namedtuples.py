@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Iterator, KeysView, Mapping
+from collections.abc import Iterable, Iterator, KeysView, Mapping, ValuesView
 from typing import Any
 
 import torch
@@ -58,6 +58,9 @@ class NamedTuple:
 
     def keys(self) -> KeysView[str]:
         return self.__dict__.keys()
+
+    def values(self) -> ValuesView[Any]:
+        return self.__dict__.values()
 
     def __getitem__(self, key: int | str | slice) -> Any:
         if isinstance(key, str):

@@ -6,8 +6,14 @@ A rule may be changed at any time (`opt.eta = 0.01`).
 
 from __future__ import annotations
 
+import contextlib
 import math
+import operator
+import signal
 import sys
+import threading
+import time
+import types
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -385,7 +391,9 @@ def apply_(rule: Any, x: torch.Tensor, dx: torch.Tensor) -> torch.Tensor | None:
 def is_rule(opt: Any) -> bool:
     if isinstance(opt, (AbstractRule, AbstractOptimiser)):
         return True
-    return not isinstance(opt, (type, torch.Tensor, torch.nn.Module)) and callable(getattr(opt, "apply_", None))
+    if isinstance(opt, (NamedTuple, type, torch.Tensor, torch.nn.Module)):
+        return False
+    return callable(getattr(opt, "apply_", None))
 
 
 def _rule(opt: Any) -> Any:
@@ -535,7 +543,8 @@ class Watch:
     def finite(self, value: Any) -> bool:
         """Is the loss in `value` neither NaN nor infinite?"""
         if self._arrived is None:
-            return math.isfinite(first_of(value))
+            loss = first_of(value)
+            return math.isfinite(loss.item() if isinstance(loss, torch.Tensor) else loss)
         self._arrived.synchronize()
         return math.isfinite(self._here)
 
@@ -545,27 +554,113 @@ class Watch:
             raise DomainError(f"Loss is {float(first_of(value))} on data item {i}, stopping training")
 
 
+class _Patience:
+    """Makes Ctrl-C wait for the end of a step that has begun, unless it comes twice; an update isn't broken off at all.
+
+    In other threads than the main one, and where Ctrl-C doesn't mean `KeyboardInterrupt`, it does nothing.
+    """
+
+    def __init__(self) -> None:
+        self.busy = self.asked = self._mine = False
+
+    def __call__(self, number: int, frame: types.FrameType | None) -> None:
+        if not self.busy or (self.asked and not _updates(frame)):
+            self.asked = False
+            raise KeyboardInterrupt
+        self.asked = True
+
+    def __enter__(self) -> _Patience:
+        standard = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        if standard and threading.current_thread() is threading.main_thread():
+            self._mine = True
+            signal.signal(signal.SIGINT, self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._mine:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _updates(frame: types.FrameType | None) -> bool:
+    """Are parameters and what rules know of them just being changed?"""
+    while frame is not None:
+        if frame.f_code in (interface.step_all_.__code__, interface.update_.__code__, _update_implicit.__code__):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _is_seen() -> bool:
+    """Is there a terminal or a notebook to show a bar in?"""
+    return "ipykernel" in sys.modules or (sys.stderr is not None and sys.stderr.isatty())
+
+
+def _shown(items: Iterator[Any], data: Any) -> Iterator[Any]:
+    """`items`; where tqdm is installed, with a bar for as long as they go on after the first second."""
+    due, bar = time.monotonic() + 1, None
+    try:
+        for n, d in enumerate(items, 1):
+            yield d
+            if bar is not None:
+                bar.update()
+            elif time.monotonic() > due:
+                bar, due = _bar(n, items, data), math.inf
+    finally:
+        if bar is not None:
+            bar.close()
+
+
+def _bar(n: int, items: Iterator[Any], data: Any) -> Any:
+    """A bar that is at `n`, or None."""
+    try:
+        from tqdm.auto import tqdm  # type: ignore
+    except ImportError:
+        return None
+    total = 0
+    with contextlib.suppress(NotImplementedError):
+        total = operator.length_hint(data)
+    if total and items is data:  # an iterator tells what is left
+        total += n
+    # A notebook without widgets would get a line for each change.
+    options = {} if sys.stderr.isatty() else {"disable": None}
+    return tqdm(total=total or None, initial=n, leave=False, dynamic_ncols=True, **options)
+
+
 def loop(step: Callable[[int, Any], None], data: Iterable[Any], cb: Any = None) -> None:
-    """Calls `step(i, d)` for each item of `data`, and then the callbacks, until one of them says `stop()`."""
+    """Calls `step(i, d)` for each item of `data`, and then the callbacks, until one of them says `stop()`.
+
+    Without callbacks it shows how far it is. Ctrl-C ends it after the step.
+    """
     callbacks = [] if cb is None else [cb] if callable(cb) else list(cb)
     items: Iterator[Any] = iter(data)
+    shown = _shown(items, data) if not callbacks and _is_seen() else items
     i = -1
-    try:
-        for i, d in enumerate(items):
-            try:
-                step(i, d)
-                answers = [f() for f in callbacks]
-                if any(type(answer) is str and answer == "stop" for answer in answers):  # Flux 0.7's stop()
-                    return
-            except SkipException:
-                continue
-            except TypeError as error:
-                hint = _hint(d, data)
-                if hint and "argument" in str(error):
-                    raise TypeError(f"{error} (data item {i} {hint})") from error
-                raise
-    except StopException:
-        return
+    with _Patience() as patience:
+        try:
+            for i, d in enumerate(shown):
+                try:
+                    patience.busy = True
+                    try:
+                        step(i, d)
+                    finally:
+                        patience.busy = False
+                        if patience.asked:
+                            raise KeyboardInterrupt
+                    answers = [f() for f in callbacks]
+                    if any(type(answer) is str and answer == "stop" for answer in answers):  # Flux 0.7's stop()
+                        return
+                except SkipException:
+                    continue
+                except TypeError as error:
+                    hint = _hint(d, data)
+                    if hint and "argument" in str(error):
+                        raise TypeError(f"{error} (data item {i} {hint})") from error
+                    raise
+        except StopException:
+            return
+        finally:
+            if shown is not items:
+                shown.close()  # type: ignore[attr-defined]
     if i < 0 and items is data:
         warnings.warn(
             "data is an iterator without any element: was it used up by an earlier epoch? "
@@ -587,7 +682,8 @@ def train_(loss: Callable[..., Any], ps: Any, data: Any, opt: Any = None, cb: An
 
     `ps` is a `Params`, or tensors to make one of; a `d` that isn't a tuple is passed as it is. `cb` is
     called after each update, or each of a list of functions; `stop()` and `skip()` work in it and in
-    the loss. Raises `DomainError` when the loss is NaN or infinite, before the update.
+    the loss. Raises `DomainError` when the loss is NaN or infinite, before the update. What it shows,
+    and what Ctrl-C does, is as in `fluxtorch.train_`.
 
     >>> W = torch.tensor([2.0, 4.0])
     >>> train_(lambda x: (W * x).sum(), Params([W]), [1.0, 2.0], Descent(0.5))

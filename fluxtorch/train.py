@@ -32,10 +32,12 @@ def train_(loss: Callable[..., Any], model: Any, data: Any, opt: Any = None, cb:
       `loss(d)`. `cb`, a function or a list of them, is called after each update.
 
     `data` is anything that can be iterated over. `stop()` in a loss or callback ends the training,
-    `skip()` in a loss skips an update.
+    `skip()` in a loss skips an update. If tqdm is installed, a terminal or notebook shows a bar after
+    the first second, unless there are callbacks.
 
     Raises `DomainError` when the loss is NaN or infinite, before the update; `TypeError` where the
-    two styles are mixed. Warns if `data` is an iterator that gives nothing.
+    two styles are mixed; `KeyboardInterrupt` for Ctrl-C, when the step that is running is done, and for
+    a second one at once, unless it is updating. Warns if `data` is an iterator that gives nothing.
 
     >>> import torch.nn.functional as F
     >>> from fluxtorch.optimisers import Momentum
@@ -117,6 +119,7 @@ class _Step:
 
     def __call__(self, batch: Any, item: int | None = None) -> Any:
         args, loss, watch = arguments(batch), self._loss, self._watch
+        self._grads = None  # the memory of the last step's is free for this one's
         if not isinstance(self._model, nn.Module):
             value, (self._grads,) = withgradient(lambda m: watch.on(loss(m, *args)), self._model)
             xs = leaves = None

@@ -900,3 +900,9 @@ def test_linear_regression_lines():
     assert noisy.shape == (1, 7) and noisy.dtype == torch.float32
     loss = base.sum((y - x) ** 2) / base.length(x)
     assert loss.item() == pytest.approx(sum((2 * k + 2) ** 2 for k in range(-3, 4)) / 7)
+
+
+def test_mean_of_what_compares_whole_lists():
+    with pytest.raises(TypeError, match="whether all is equal; broadcast"):
+        base.mean([1, 2] == [1, 3])
+    assert base.mean(base.broadcast(operator.eq, [1, 2], [1, 3])) == 0.5

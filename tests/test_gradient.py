@@ -1877,3 +1877,15 @@ def test_layers_against_torch(layer: Layer) -> None:
     assert torch.autograd.gradcheck(layer, (v,))
     (dx,) = gradient(lambda x: (layer(x) ** 2).sum(), x)
     assert torch.allclose(dx, torch.autograd.grad((layer(v) ** 2).sum(), v)[0])
+
+
+def test_fields_of_a_class_that_says_nothing_of_them() -> None:
+    class Affine:
+        def __init__(self) -> None:
+            self.W = torch.ones(2, 2)
+
+    with pytest.warns(UserWarning, match=r"what is in a Affine \(W\).*make the class a Layer"):
+        assert gradient(lambda a: a.W.sum(), Affine()) == (None,)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        gradient(lambda x, f, t: (x**2).sum(), torch.ones(2), tanh, torch.float32)

@@ -535,3 +535,9 @@ def test_params_against_a_list(steps: list[tuple[str, list[int]]]) -> None:
             ps = ps & xs
             model = [i for i in model if i in chosen]
         assert ids(ps) == [id(pool[i]) for i in model] and all((x in ps) == (i in model) for i, x in enumerate(pool))
+
+
+def test_gradients_under_their_older_name() -> None:
+    W = torch.tensor([3.0])
+    gs = gradient(lambda: (W**2).sum(), params(W))
+    assert gs.grads[W] is gs[W] and gs[W].item() == 6

@@ -470,3 +470,30 @@ class TestCompose:
         assert compose(relu) is relu
         with pytest.raises(TypeError, match="needs functions, and got relu, 3"):
             compose(relu, 3)
+
+
+class TestNewWeights:
+    def test_a_step_written_as_an_assignment(self):
+        m = Dense(2 | to | 3)
+        old, g = m.weight.detach().clone(), gradient(lambda m: m(torch.ones(2)).sum(), m)[0]
+        m.weight = m.weight - 0.1 * g.weight
+        assert m.weight.is_leaf and m.weight.requires_grad
+        torch.testing.assert_close(m.weight.detach(), old - 0.1 * g.weight)
+        torch.testing.assert_close(copy.deepcopy(m).weight, m.weight)
+
+    def test_weights_that_depend_on_others_keep_their_graph(self):
+        m, θ = Dense(2 | to | 3, bias=False), torch.ones(3, 2, requires_grad=True)
+        m.weight = 2 * θ
+        m(torch.ones(2)).sum().backward()
+        assert torch.equal(θ.grad, torch.full((3, 2), 2.0))
+
+    def test_inside_gradient_it_is_differentiated(self):
+        m, seen = Dense(torch.ones(1, 1), False), []
+
+        def loss(m):
+            m.weight = m.weight**2
+            seen.append(m.weight.grad_fn is not None)
+            return 3 * m(torch.ones(1)).sum()
+
+        gradient(loss, m)
+        assert seen == [True]

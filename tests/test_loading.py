@@ -2,6 +2,8 @@
 
 import functools
 import io
+import os
+import random
 import warnings
 
 import numpy as np
@@ -11,8 +13,9 @@ from torch import nn
 
 import fluxtorch as Flux
 from fluxtorch import *
-from fluxtorch.loading import loadmodel_, loadparams_, state
-from fluxtorch.optimisers import AccumGrad, Leaf, Rprop
+from fluxtorch.loading import load_checkpoint_, loadmodel_, loadparams_, save_checkpoint, state
+from fluxtorch.optimise import AbstractOptimiser
+from fluxtorch.optimisers import AccumGrad, Leaf, MixedPrecision, Rprop
 
 
 class Both(Layer):
@@ -573,3 +576,372 @@ def test_loadparams_checks_before_it_copies():
     held = list(params(m))
     loadparams_(params(m), through_file(params(m)))
     assert all(a is b for a, b in zip(held, params(m), strict=True))
+
+
+# -- checkpoints -------------------------------------------------------------------------------------
+
+
+IMAGES, LABELS = torch.rand(6, 6, 1, 12), torch.arange(12) % 3
+SEQUENCES, NUMBERS = torch.rand(2, 4, 5, 3), torch.rand(3, 4, 5, 3)
+
+
+def convolutional():
+    rng = torch.Generator().manual_seed(5)
+    layers = (
+        Conv((3, 3), 1 | to | 2, relu),
+        BatchNorm(2),
+        Dropout(0.3),
+        flatten,
+        Dropout(0.3, rng=rng),
+        Dense(32 | to | 3),
+    )
+    return Chain(*layers)
+
+
+def loss_of_images(m, x, y):
+    return Flux.logitcrossentropy(m(x), onehotbatch(y, range(3)))
+
+
+def recurrent():
+    return Chain(LSTM(2 | to | 3), Dropout(0.2), GRU(3 | to | 3))
+
+
+def loss_of_sequences(m, x, y):
+    return mse(m(x), y)
+
+
+class Run:
+    """A program that trains, and may be stopped and started between epochs. `style` makes the optimiser of a model."""
+
+    def __init__(self, make, loss, data, style):
+        torch.manual_seed(0)
+        random.seed(0)
+        self.model, self.loss = make(), loss
+        self.opt, self.more = style(self.model)
+        self.rng = torch.Generator().manual_seed(1)
+        self.data = DataLoader(data, batchsize=3 if len(data[1].shape) == 1 else 1, shuffle=True, rng=self.rng)
+        self.things = {"model": self.model, "opt": self.opt, "rng": self.rng, **self.more}
+
+    def epochs(self, n):
+        for _ in range(n):
+            for d in self.data:
+                d = d if d[1].ndim == 1 else (d[0][..., 0], d[1][..., 0])
+                if random.random() < 0.2:
+                    continue
+                if isinstance(self.opt, Flux.optimisers.AbstractRule):
+                    train_(lambda x, y: self.loss(self.model, x, y), params(self.model), [d], self.opt)
+                else:
+                    train_(self.loss, self.model, [d], self.opt)
+            for scheduler in self.more.values():
+                scheduler.step()
+
+
+def explicit(rule):
+    return lambda m: (setup(rule(), m), {})
+
+
+def adjusted(m):
+    opt = setup(OptimiserChain(ClipNorm(1), Adam(0.1)), m)
+    adjust_(opt.layers[0], 0.03)
+    return opt, {}
+
+
+def torchs(m):
+    opt = setup(lambda ps: torch.optim.AdamW(ps, lr=0.02, amsgrad=True), m)
+    return opt, {"scheduler": torch.optim.lr_scheduler.MultiStepLR(opt.optimizer, [1, 3], gamma=0.5)}
+
+
+STYLES = {
+    "Adam": explicit(lambda: Adam(0.02)),
+    "chain": explicit(lambda: OptimiserChain(AccumGrad(3), ClipNorm(1), AdamW(0.02, lambda_=0.01))),
+    "RAdam": explicit(lambda: RAdam(0.02)),
+    "mixed": explicit(lambda: MixedPrecision(torch.float64, Nesterov(0.02))),
+    "adjusted": adjusted,
+    "torch": torchs,
+    "implicit ADAM": lambda m: (ADAM(0.02), {}),
+    "implicit chain": lambda m: (Optimiser(ClipValue(0.5), RMSProp(), InvDecay(0.1)), {}),
+    "implicit decay": lambda m: (Optimiser(Momentum(1), ExpDecay(0.02, 0.5, 3, 1e-4)), {}),
+}
+
+
+@pytest.mark.parametrize("style", STYLES.values(), ids=STYLES)
+@pytest.mark.parametrize(
+    "program",
+    [(convolutional, loss_of_images, (IMAGES, LABELS)), (recurrent, loss_of_sequences, (SEQUENCES, NUMBERS))],
+    ids=["images", "sequences"],
+)
+def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(program, style, tmp_path):
+    whole = Run(*program, style)
+    whole.epochs(2)
+    save_checkpoint(tmp_path / "run.pt", epoch=2, **whole.things)
+    whole.epochs(2)
+    resumed = Run(*program, style)
+    resumed.epochs(1)  # whatever else the new program has done
+    assert load_checkpoint_(tmp_path / "run.pt", **resumed.things) == nt(epoch=2)
+    resumed.epochs(2)
+    assert same(everything(whole.model), everything(resumed.model))
+    assert [repr(x) for x in (whole.model, whole.opt)] == [repr(x) for x in (resumed.model, resumed.opt)]
+    assert torch.equal(torch.rand(3, generator=whole.rng), torch.rand(3, generator=resumed.rng))
+
+
+def test_random_numbers_go_on(tmp_path):
+    def numbers():
+        return torch.rand(3).tolist(), random.random(), random.gauss(0, 1), np.random.rand(), np.random.randn()
+
+    numbers()
+    save_checkpoint(tmp_path / "c.pt")
+    first = numbers()
+    assert numbers() != first
+    assert load_checkpoint_(tmp_path / "c.pt") == nt()
+    assert numbers() == first
+
+
+def test_what_training_changed_in_a_state_tree_comes_back(tmp_path):
+    m = nt(a=torch.ones(2), b=torch.ones(2), c=torch.ones(3))
+    one, two = setup(Adam(0.1), m), setup(Adam(0.1), m)
+    adjust_(one.a, 0.5)
+    adjust_(one.b, beta=(0.5, 0.9))
+    freeze_(one.c)
+    save_checkpoint(tmp_path / "c.pt", opt=one)
+    load_checkpoint_(tmp_path / "c.pt", opt=two)
+    assert two == one
+    adjust_(one, 0.01)
+    save_checkpoint(tmp_path / "c.pt", opt=one)
+    three = setup(Adam(0.1), m)
+    rule = three.a.rule
+    load_checkpoint_(tmp_path / "c.pt", opt=three)
+    assert three == one
+    assert rule == Adam(0.1)
+    assert three.a.rule is three.c.rule is not three.b.rule  # one kernel for each
+
+
+def test_ties_and_states_of_any_batch(tmp_path):
+    def make():
+        shared = Dense(3 | to | 3)
+        return Chain(shared, Dense(shared.weight), RNN(3 | to | 2))
+
+    one, two = make(), make()
+    with torch.no_grad():
+        one(rand32(3, 7))
+    save_checkpoint(tmp_path / "c.pt", pair=(one, setup(Momentum(), one)))
+    load_checkpoint_(tmp_path / "c.pt", pair=(two, setup(Momentum(), two)))
+    assert two[0].weight is two[1].weight
+    assert same(everything(one), everything(two))
+    assert two[2].state.shape == (2, 7)
+
+
+def test_the_program_says_modes_and_numbers(tmp_path):
+    one, two = Chain(Dropout(0.1), BatchNorm(2)), Chain(Dropout(0.2), BatchNorm(2))
+    trainmode_(one)
+    one(rand32(2, 4))
+    save_checkpoint(tmp_path / "c.pt", model=one)
+    load_checkpoint_(tmp_path / "c.pt", model=two)
+    assert (two[0].p, two[0].active, two[1].active) == (0.2, None, None)
+    assert torch.equal(two[1].μ, one[1].μ)
+
+
+def test_plain_data_comes_back_as_it_was(tmp_path):
+    more = {
+        "epoch": 7,
+        "losses": [0.5, 0.25],
+        "best": {"loss": 0.25, "at": (1, None)},
+        "text": "x",
+        "w": torch.ones(2),
+    }
+    save_checkpoint(tmp_path / "c.pt", **more, ps=params(Dense(2 | to | 1)))
+    found = load_checkpoint_(str(tmp_path / "c.pt"))
+    assert all(type(found[k]) is type(more[k]) for k in more)
+    assert NamedTuple.of({k: found[k] for k in more}) == NamedTuple.of(more)
+    assert [p.shape for p in found.ps] == [(1, 2), (1,)]
+
+
+def test_a_checkpoint_is_a_dict_of_states(tmp_path):
+    one, two = Dense(2 | to | 1), Dense(2 | to | 1)
+    save_checkpoint(tmp_path / "c.pt", model=one)
+    loadmodel_(two, torch.load(tmp_path / "c.pt")["model"])
+    assert same(everything(one), everything(two))
+
+
+def test_an_implicit_rule_remembers_by_its_arrays(tmp_path):
+    W, b, other = torch.ones(2), torch.ones(1), torch.ones(3)
+    opt = Momentum(0.1)
+    for x in W, b:
+        update_(opt, x, torch.ones_like(x))
+    save_checkpoint(tmp_path / "c.pt", ps=Params([W, b]), opt=opt)
+    V, c = torch.zeros(2), torch.zeros(1)
+    new = Momentum(0.5)
+    for x in V, other:
+        update_(new, x, torch.ones_like(x))
+    load_checkpoint_(tmp_path / "c.pt", ps=Params([V, c]), opt=new)
+    assert new == Momentum(0.1)
+    for x in V, c, W, b:
+        update_(new if x is V or x is c else opt, x, torch.zeros_like(x))
+    assert same((V, c), (W, b))
+    before = other.clone()
+    update_(new, other, torch.zeros(3))
+    assert torch.allclose(before - other, torch.full((3,), 0.45))  # what it knew of others, it knows
+    with pytest.raises(ValueError, match=r"not those arrays \(at opt\)"):
+        load_checkpoint_(tmp_path / "c.pt", opt=new)
+    with pytest.warns(UserWarning, match="opt remembers 1 arrays that aren't among what is saved") as found:
+        save_checkpoint(tmp_path / "c.pt", ps=[W], opt=opt)
+    assert found[0].filename == __file__
+
+
+class Half(AbstractOptimiser):
+    def __init__(self):
+        self.steps = 0
+
+    def apply_(self, x, dx):
+        self.steps += 1
+        return dx.mul_(0.5)
+
+
+class Kept(Half):
+    def state_dict(self):
+        return {"steps": self.steps}
+
+    def load_state_dict(self, d):
+        self.steps = d["steps"]
+
+
+def test_what_can_not_be_saved_is_refused(tmp_path):
+    for thing, words in (
+        (relu, "holds nothing that can be saved"),
+        (Half(), "Half.*holds nothing"),
+        (Optimiser(Half(), Momentum()), "x has a Half, which remembers in a way of its own"),
+        (DataLoader(torch.ones(3), batchsize=1), "DataLoader.*holds nothing"),
+        ({1, 2}, "holds nothing"),
+    ):
+        with pytest.raises(TypeError, match=words):
+            save_checkpoint(tmp_path / "c.pt", x=thing)
+    with pytest.raises(ValueError, match="give this thing another name"):
+        save_checkpoint(tmp_path / "c.pt", fluxtorch=1)
+    assert os.listdir(tmp_path) == []
+    one, two = Kept(), Kept()
+    one.apply_(None, torch.ones(1))
+    save_checkpoint(tmp_path / "c.pt", empty=(), none=None, opt=one)
+    assert load_checkpoint_(tmp_path / "c.pt", opt=two) == nt(empty=(), none=None)
+    assert two.steps == 1
+
+
+def test_a_checkpoint_of_something_else_changes_nothing(tmp_path):
+    file = tmp_path / "c.pt"
+    m, g = Dense(2 | to | 1), torch.Generator()
+    opt, implicit = setup(Momentum(), m), Momentum()
+    save_checkpoint(file, model=m, opt=opt, implicit=implicit, g=g, epoch=1)
+    other = Dense(2 | to | 1)
+    before = everything(other)
+    for things, error, words in (
+        ({"modell": other}, ValueError, "has no 'modell': it has model, opt, implicit, g, epoch"),
+        ({"model": other, "epoch": 0}, TypeError, "epoch is 0, which can't be changed in place"),
+        (
+            {"model": Dense(2 | to | 2)},
+            DimensionMismatch,
+            r"size \(1, 2\) array into size \(2, 2\) \(at model.weight\)",
+        ),
+        ({"model": other, "opt": setup(Nesterov(), other)}, ValueError, r"the rule Momentum into Nesterov \(at opt\)"),
+        ({"model": other, "implicit": Nesterov()}, ValueError, r"Tried to load Momentum into Nesterov \(at implicit\)"),
+        ({"model": other, "opt": setup(Momentum(), Chain(other))}, ValueError, "the structures do not match"),
+        ({"model": opt}, ValueError, "the structures do not match"),
+        ({"model": other, "g": Dropout(0.1, rng=g)}, ValueError, "do not match|into"),
+        ({"model": nt(model=other, g=g)}, ValueError, "do not match"),
+    ):
+        rng = torch.get_rng_state()
+        with pytest.raises(error, match=words):
+            load_checkpoint_(file, **things)
+        assert same(everything(other), before)
+        assert torch.equal(torch.get_rng_state(), rng)
+    save_checkpoint(file, model=Chain(Dense(2 | to | 1), Dropout(0.1, rng=g)))
+    with pytest.raises(ValueError, match=r"Tried to load Generator \(cpu\) into nothing"):
+        load_checkpoint_(file, model=Chain(Dense(2 | to | 1), Dropout(0.1)))
+
+
+def test_files_that_are_no_checkpoints(tmp_path):
+    file = tmp_path / "c.pt"
+    with pytest.raises(FileNotFoundError, match=r"c\.pt"):
+        load_checkpoint_(file)
+    save_checkpoint(file, w=torch.ones(1000))
+    whole = file.read_bytes()
+    for content in (b"", b"some text", whole[:500], whole[:-30]):
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match=r"c\.pt is no checkpoint, or not a whole one"):
+            load_checkpoint_(file)
+    for data in (torch.ones(2), {"model": 1}, state(Dense(2 | to | 1))):
+        torch.save(data, file)
+        with pytest.raises(ValueError, match=r"c\.pt is no checkpoint of save_checkpoint's"):
+            load_checkpoint_(file)
+    torch.save({"fluxtorch": {"version": 99}}, file)
+    with pytest.raises(ValueError, match="another version"):
+        load_checkpoint_(file)
+
+
+@pytest.mark.parametrize("at", ["torch.save", "os.fsync", "os.replace"])
+def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch, at):
+    file = tmp_path / "c.pt"
+    save_checkpoint(file, epoch=1)
+
+    def fail(*args):
+        if at == "torch.save":
+            args[1].write(b"half of it")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(at, fail)
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(file, epoch=2)
+    monkeypatch.undo()
+    assert os.listdir(tmp_path) == ["c.pt"]
+    assert load_checkpoint_(file).epoch == 1
+
+
+def test_a_link_goes_on_being_one(tmp_path):
+    (tmp_path / "real").mkdir()
+    save_checkpoint(tmp_path / "real" / "c.pt", epoch=1)
+    (tmp_path / "latest.pt").symlink_to(tmp_path / "real" / "c.pt")
+    save_checkpoint(tmp_path / "latest.pt", epoch=2)
+    assert (tmp_path / "latest.pt").is_symlink()
+    assert load_checkpoint_(tmp_path / "real" / "c.pt").epoch == 2
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_run_on_a_gpu(tmp_path):
+    def make():
+        model = gpu(Chain(Dense(2 | to | 3, tanh), Dropout(0.5), LSTM(3 | to | 2)))
+        return model, setup(Adam(), model), torch.Generator("cuda")
+
+    def train(model, opt, rng):
+        x = torch.rand(2, 4, device="cuda", generator=rng)
+        train_(lambda m, x: m(x).sum(), model, [x] * 3, opt)
+        return [*everything(model), torch.rand(3, device="cuda")]
+
+    one, two = make(), make()
+    train(*one)
+    save_checkpoint(tmp_path / "c.pt", run=one)
+    first = train(*one)
+    load_checkpoint_(tmp_path / "c.pt", run=two)
+    assert all(torch.allclose(a, b) for a, b in zip(first, train(*two), strict=True))
+    loaded = torch.load(tmp_path / "c.pt", map_location="cpu")["run"]
+    assert loadmodel_(cpu(two[0]), loaded[0])[0].weight.device.type == "cpu"
+
+
+# -- safetensors -------------------------------------------------------------------------------------
+
+
+def test_safetensors(tmp_path):
+    safetensors = pytest.importorskip("safetensors.torch")
+
+    def make():
+        tied = Dense(3 | to | 3)
+        return Chain(
+            enc=Conv((2, 2), 1 | to | 3), norm=BatchNorm(3), r=Chain(tied, Dense(tied.weight)), e=Embedding(4 | to | 3)
+        )
+
+    one, two = make(), make()
+    gradient(lambda m: m.layers.norm(m.layers.enc(rand32(3, 3, 1, 2))).sum(), one)
+    safetensors.save_model(one, tmp_path / "m.safetensors")
+    assert safetensors.load_model(two, tmp_path / "m.safetensors") == (set(), [])
+    assert same(everything(one), everything(two))
+    assert two.layers.r[0].weight is two.layers.r[1].weight
+    assert not two.layers.enc.weight.is_contiguous() or two.layers.enc.weight.ndim < 2
+    names = safetensors.load_file(tmp_path / "m.safetensors")
+    assert {"enc.weight", "norm.β", "norm.μ", "e.weight"} <= names.keys()

@@ -344,3 +344,7 @@ def test_named_tuples_against_dicts(pairs: list[tuple[str, int]]) -> None:
         and list(x.keys()) == list(d)
         and all(x[k] == getattr(x, k) == v for k, v in d.items())
     )
+
+
+def test_values():
+    assert list(nt(a=1, b="x").values()) == [1, "x"]

@@ -1,13 +1,17 @@
 """The reference covers every public name, and the documentation's examples run."""
 
+import ast
+import doctest
 import importlib.util
 import pathlib
 import re
+import warnings
 
 import pytest
 import torch
 
 import fluxtorch
+from fluxtorch.layers import basic
 
 DOCS = pathlib.Path(__file__).resolve().parent.parent / "docs"
 spec = importlib.util.spec_from_file_location("reference", DOCS / "reference.py")
@@ -18,8 +22,13 @@ ENTRIES = reference.entries()
 BLOCKS = [
     pytest.param(block, id=f"{page.name} {n}")
     for page in sorted(DOCS.glob("*.md"))
+    if page.name != "porting.md"
     for n, block in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL))
 ]
+PORTING = (DOCS / "porting.md").read_text(encoding="utf-8")
+PIECES = re.compile(
+    r"^```(python|pycon)\n(.*?)^```|^\| Julia \| Python \|[^\n]*\n\|---[^\n]*\n((?:\|[^\n]*\n)+)", re.M | re.S
+)
 SECTIONS = (DOCS / "versions.md").read_text(encoding="utf-8").split("\n## ")[1:]
 
 
@@ -91,6 +100,53 @@ def test_block(block, capsys):
     out = capsys.readouterr().out
     for line in re.findall(r"^ *print\(.*\)  # (.+)$", block, re.MULTILINE):
         assert line in out.splitlines()
+
+
+def cells(row):
+    return [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", row)[1:-1]]
+
+
+def run_table(rows, names):
+    """Runs the code in the second column, whose last value is what a third column of nothing but code says."""
+    for julia, python, *gives in map(cells, rows.splitlines()):
+        for code in re.findall(r"`([^`]+)`", python):
+            tree = ast.parse(code)
+            last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else ast.parse("None").body[0]
+            exec(compile(tree, julia, "exec"), names)
+            value = eval(compile(ast.Expression(last.value), julia, "eval"), names)
+        if gives and (expected := re.fullmatch(r"`([^`]+)`", gives[0])):
+            assert repr(value) == expected[1], julia
+
+
+def run_session(code, names):
+    """Runs a session at Python's prompt, errors and warnings included; lines may be broken anywhere."""
+    test = doctest.DocTestParser().get_doctest(code, names, "session", None, 0)
+    runner, said = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE), []
+    runner.run(test, out=said.append, clear_globs=False)
+    assert not runner.failures, "".join(said)
+    names.update(test.globs)
+
+
+@pytest.mark.parametrize("section", re.split(r"^(?=##+ )", PORTING, flags=re.M)[1:], ids=lambda s: s.splitlines()[0])
+def test_porting(section, capsys, monkeypatch):
+    """Code, sessions and tables run in the order they stand in, after the lines that begin the page."""
+    torch.manual_seed(0)
+    monkeypatch.setattr(basic, "_warned", set())  # what is said once is said here
+    monkeypatch.setattr(warnings, "showwarning", lambda text, kind, *_, **__: print(f"{kind.__name__}: {text}"))
+    warnings.simplefilter("always")
+    warnings.filterwarnings("ignore", message="Converting a tensor")  # which torch says once
+    names = {"__name__": "docs"}
+    exec(PIECES.search(PORTING)[2], names)
+    for kind, code, rows in PIECES.findall(section):
+        if kind == "python":
+            exec(compile(code, "block", "exec"), names)
+        elif kind == "pycon":
+            run_session(code, names)
+        else:
+            run_table(rows, names)
+    out = capsys.readouterr().out.splitlines()
+    for line in re.findall(r"^ *print\(.*\)  # (.+)$", section, re.MULTILINE):
+        assert line in out
 
 
 def spellings(text):

@@ -80,7 +80,9 @@ def tensor_input(layer: Any, x: Any) -> torch.Tensor:
     if not isinstance(x, torch.Tensor):
         x = array(x)
         if not isinstance(x, torch.Tensor):
-            raise TypeError(f"layer {layer} expects an array as input, but got {summary(x)}")
+            several = isinstance(x, list) and any(isinstance(v, torch.Tensor) for v in x)
+            hint = ": several inputs go into a tuple" if several else ""
+            raise TypeError(f"layer {layer} expects an array as input, but got {summary(x)}{hint}")
     return x
 
 

@@ -20,6 +20,7 @@ from fluxtorch.functors import _set_rule, functor
 from fluxtorch.layers.show import big_show, plain_show
 from fluxtorch.namedtuples import NamedTuple, fold
 from fluxtorch.printing import show
+from fluxtorch.zygote.backward import ends
 from fluxtorch.zygote.scope import within_gradient
 
 __all__ = ["ComposedFunction", "Layer", "Parameter", "compose", "layer", "treelike"]
@@ -237,6 +238,9 @@ class Layer(nn.Module):
         if isinstance(value, list) and isinstance(found := array(value), torch.Tensor) and found.is_floating_point():
             value = found
         if name in self._parameters and isinstance(value, torch.Tensor) and value.is_floating_point():
+            old = self._parameters[name]
+            if value.grad_fn is not None and not within_gradient() and all(x is old for x in ends([value])):
+                value = value.detach()  # `m.weight = m.weight - 0.1 * g`: no history, as in Julia
             self._register(name, value, name not in type(self)._untrained)  # where it was: the order is state_dict's
             return
         self._forget(name)

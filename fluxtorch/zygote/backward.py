@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from fluxtorch.zygote.scope import nested
 from fluxtorch.zygote.tracked import raw
 
-__all__ = ["differentiate", "is_wrapper", "reaches_back"]
+__all__ = ["differentiate", "ends", "is_wrapper", "reaches_back"]
 
 
 def reaches_back(ys: Sequence[torch.Tensor], start: int) -> bool:
@@ -81,8 +81,8 @@ def _by_backward(
     def own(grad: torch.Tensor | None) -> torch.Tensor | None:
         return grad.clone() if shared and grad is not None else grad
 
-    ends = {id(x): x for x in (*_ends(ys), *leaves)}
-    kept = [(x, x.grad, own(x.grad)) for x in ends.values()]
+    known = {id(x): x for x in (*ends(ys), *leaves)}
+    kept = [(x, x.grad, own(x.grad)) for x in known.values()]
     try:
         for x, _, _ in kept:
             x.grad = None
@@ -97,7 +97,7 @@ def _by_backward(
                 grad.copy_(copy)
 
 
-def _ends(ys: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+def ends(ys: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """The tensors into whose `.grad` the gradient of `ys` would go."""
     stack = [get_gradient_edge(y).node for y in ys]
     seen = set(stack)

@@ -187,6 +187,11 @@ class Grads(Mapping[torch.Tensor, Any]):
     def __len__(self) -> int:
         return len(self._grads)
 
+    @property
+    def grads(self) -> Grads:
+        """The gradients by their tensors: `gs` itself. Old programs say `gs.grads[W]`."""
+        return self
+
     __eq__ = object.__eq__
     __hash__ = object.__hash__
 
