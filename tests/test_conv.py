@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import fluxtorch as Flux
 from fluxtorch.base import identity, ones, rand, randn, tanh, zeros
 from fluxtorch.devices import f32, f64, gpu
 from fluxtorch.errors import DimensionMismatch
@@ -1336,3 +1337,52 @@ def test_on_a_gpu(kind):
     dm, dg = gradient(lambda m: m(x).sum(), m)[0], gradient(lambda m: m(gpu(x)).sum(), gpu(m))[0]
     close(dg.weight.cpu(), dm.weight, rtol=1e-2, atol=1e-2)
     close(gpu(MaxPool((2, 2)))(gpu(x)).cpu(), MaxPool((2, 2))(x))
+
+
+def one_by_one(m, x):
+    for f in m:
+        x = f(x)
+    return x
+
+
+@pytest.mark.parametrize(
+    "layers, size",
+    [
+        ((Conv((3, 3), 2 | to | 4, relu), MaxPool((2, 2)), Flux.flatten, Dense(36 | to | 3)), (8, 8, 2, 5)),
+        ((Conv((3, 2), 2 | to | 4, stride=(2, 1), pad=(1, 0)), MeanPool((2, 3), stride=1, pad=1)), (8, 7, 2, 5)),
+        ((Conv((2, 2), 2 | to | 4, pad=(1, 0, 0, 1)), MaxPool((2, 2), pad=(1, 0, 0, 0))), (5, 5, 2, 5)),
+        ((Conv((2, 2), 2 | to | 4, pad=SamePad(), dilation=2), MaxPool((2, 2), pad=1)), (6, 6, 2, 5)),
+        ((Conv((3,), 4 | to | 6, groups=2, bias=False), MaxPool((2,))), (9, 4, 5)),
+        ((Conv((1, 2, 2), 1 | to | 2, tanh), MeanPool((1, 2, 2))), (3, 5, 5, 1, 2)),
+        ((Conv((2, 2), 2 | to | 4, softmax), MaxPool((2, 2)), CrossCor((2, 2), 4 | to | 1)), (6, 6, 2, 5)),
+        ((Dense(4 | to | 3, relu), Dense(3 | to | 2), Flux.flatten), (4, 3, 5)),
+        ((MaxPool((3, 3), pad=2, stride=2), MeanPool((2, 2))), (7, 7, 2, 5)),
+    ],
+)
+def test_in_a_chain_as_one_by_one(layers, size):
+    m, x = Chain(*layers), torch.randn(*size)
+    torch.testing.assert_close(m(x), one_by_one(m, x))
+    got = gradient(lambda m, x: (m(x) ** 2).sum(), m, x)
+    want = gradient(lambda m, x: (one_by_one(m, x) ** 2).sum(), m, x)
+    torch.testing.assert_close(got[1], want[1])
+    for a, b in zip(Flux.trainables(got[0]), Flux.trainables(want[0]), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize(
+    "m, x",
+    [
+        (Chain(Conv((3, 3), 2 | to | 4)), torch.ones(2, 5, 2, 1)),
+        (Chain(Conv((3, 3), 2 | to | 4)), torch.ones(5, 5, 3, 1)),
+        (Chain(Conv((3, 3), 2 | to | 4)), torch.ones(5, 5, 2)),
+        (Chain(MaxPool((3, 3))), torch.ones(5, 2, 2, 1)),
+        (Chain(MaxPool((3, 3))), torch.ones(5, 5, 2)),
+        (Chain(Conv((1, 1), 2 | to | 4), Conv((1, 1), 3 | to | 4)), torch.ones(5, 5, 2, 1)),
+    ],
+)
+def test_errors_in_a_chain_are_those_of_the_layer(m, x):
+    with pytest.raises(DimensionMismatch) as alone:
+        one_by_one(m, x)
+    with pytest.raises(DimensionMismatch) as chained:
+        m(x)
+    assert str(chained.value) == str(alone.value)

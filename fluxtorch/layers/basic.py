@@ -218,19 +218,20 @@ class Chain(Layers):
 
     def __call__(self, x: Any, *more: Any) -> Any:
         x = (x, *more) if more else x
-        rows = None  # in the place of x, a matrix as torch has it: with a row for each of the batch
+        xr = None  # in the place of x, the same with its axes in torch's order
         unseen = not (any(_GLOBAL_HOOKS) or torch.compiler.is_compiling())
         for f in self.layers:
-            if unseen and "_in_rows" in type(f).__dict__:
-                given = x.t() if rows is None and isinstance(x, torch.Tensor) and x.ndim == 2 else rows
-                y = None if given is None else f._in_rows(given)
-                if y is not None:
-                    rows = y
-                    continue
-            if rows is not None:
-                x, rows = rows.t(), None
+            if unseen and (f is flatten or "_reversed" in type(f).__dict__):
+                given = reversed_axes(x) if xr is None and type(x) is torch.Tensor and x.ndim > 1 else xr
+                if given is not None:
+                    y = given.flatten(1) if f is flatten else f._reversed(given)
+                    if y is not None:
+                        xr = y
+                        continue
+            if xr is not None:
+                x, xr = reversed_axes(xr), None
             x = f(x)
-        return x if rows is None else rows.t()
+        return x if xr is None else reversed_axes(xr)
 
     def _with(self, layers: Any) -> Chain:
         return Chain(layers)
@@ -252,8 +253,8 @@ def activations(c: Any, x: Any) -> tuple[Any, ...]:
     return tuple(results)
 
 
-# The activations that go element by element, so that they may be taken of a matrix turned round.
-_ELEMENTWISE = {
+# The activations that go element by element, so that they may be taken of an array with its axes reversed.
+ELEMENTWISE = {
     id(f)
     for f in (
         *(identity, tanh, torch.tanh, torch.relu, F.relu, torch.sigmoid),
@@ -345,10 +346,10 @@ class Dense(Layer):
             return self.σ(F.linear(x.t(), W, b).t())
         return self.σ(reversed_axes(F.linear(reversed_axes(x), W, b)))
 
-    def _in_rows(self, x: torch.Tensor) -> torch.Tensor | None:
-        """`self(x.t()).t()` for a matrix, without the turning; None if more is to be done, or this layer is watched."""
+    def _reversed(self, x: torch.Tensor) -> torch.Tensor | None:
+        """What the layer does, in torch's order of axes; None if more is to be done, or it is watched."""
         W, b, σ = self._parameters.get("weight"), self.bias, self.σ
-        if W is None or x.shape[1] != W.shape[1] or x.dtype is not W.dtype or id(σ) not in _ELEMENTWISE:
+        if W is None or x.shape[-1] != W.shape[1] or x.dtype is not W.dtype or id(σ) not in ELEMENTWISE:
             return None
         if has_hooks(self):
             return None

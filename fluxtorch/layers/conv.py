@@ -12,9 +12,11 @@ from fluxtorch.base import identity
 from fluxtorch.errors import DimensionMismatch
 from fluxtorch.initialisers import create_bias, glorot_uniform
 from fluxtorch.layers.basic import (
+    ELEMENTWISE,
     act,
     at_most,
     bias_and_act,
+    has_hooks,
     initial,
     is_size,
     match_eltype,
@@ -25,7 +27,18 @@ from fluxtorch.layers.basic import (
 )
 from fluxtorch.layers.layer import Layer
 from fluxtorch.layers.show import optional
-from fluxtorch.nnlib.conv import borders, conv, conv_transpose, dilations, expand, maxpool, meanpool
+from fluxtorch.nnlib.conv import (
+    borders,
+    conv,
+    conv_reversed,
+    conv_transpose,
+    dilations,
+    expand,
+    maxpool,
+    maxpool_reversed,
+    meanpool,
+    meanpool_reversed,
+)
 from fluxtorch.printing import show
 
 __all__ = [
@@ -263,6 +276,14 @@ class Conv(_Convolution):
         b, stride, pad, dilation = self._bias(x), self.stride, self.pad, self.dilation
         return self.σ(conv(x, self.weight, b, stride=stride, pad=pad, dilation=dilation, groups=self.groups))
 
+    def _reversed(self, x: torch.Tensor) -> torch.Tensor | None:
+        """What the layer does, in torch's order of axes; None if more is to be done, or it is watched."""
+        w, b, σ = self._parameters.get("weight"), self.bias, self.σ
+        if w is None or x.ndim != w.ndim or x.dtype is not w.dtype or id(σ) not in ELEMENTWISE or has_hooks(self):
+            return None
+        y = conv_reversed(x, w, None if b is False else b, self.stride, self.pad, self.dilation, self.groups)
+        return y if y is None or σ is identity else σ(y)
+
     def __str__(self) -> str:
         return self._shown(self.weight.shape[-2] * self.groups, self.weight.shape[-1]) + ")"
 
@@ -445,6 +466,9 @@ class MaxPool(_Pool):
     def __call__(self, x: Any) -> torch.Tensor:
         return maxpool(self._checked(x), self.k, stride=self.stride, pad=self.pad)
 
+    def _reversed(self, x: torch.Tensor) -> torch.Tensor | None:
+        return None if has_hooks(self) else maxpool_reversed(x, self.k, self.stride, self.pad)
+
 
 class MeanPool(_Pool):
     """The mean of each window: `MeanPool(window; pad=0, stride=window)`, on `(W, H, C, N)`.
@@ -457,6 +481,9 @@ class MeanPool(_Pool):
 
     def __call__(self, x: Any) -> torch.Tensor:
         return meanpool(self._checked(x), self.k, stride=self.stride, pad=self.pad)
+
+    def _reversed(self, x: torch.Tensor) -> torch.Tensor | None:
+        return None if has_hooks(self) else meanpool_reversed(x, self.k, self.stride, self.pad)
 
 
 class _AdaptivePool(Layer):

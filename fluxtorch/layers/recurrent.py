@@ -133,8 +133,8 @@ class Recur(Layer):
         self._keep(state, steps)
         return y
 
-    def _in_rows(self, x: Tensor) -> Tensor | None:
-        """`self(x.t()).t()` for a matrix, without the turning; None if more is to be done, or this layer is watched."""
+    def _reversed(self, x: Tensor) -> Tensor | None:
+        """One step for a matrix, in torch's order of axes; None if more is to be done, or this layer is watched."""
         cell, state = self._modules.get("cell"), self._now()
         if type(state) is not _Rows or not _is_known(cell) or has_hooks(self):
             return None

@@ -15,12 +15,15 @@ from fluxtorch.nnlib.operands import alike, tensor, whole
 __all__ = [
     "borders",
     "conv",
+    "conv_reversed",
     "conv_transpose",
     "depthwiseconv",
     "dilations",
     "expand",
     "maxpool",
+    "maxpool_reversed",
     "meanpool",
+    "meanpool_reversed",
 ]
 
 Kernels: TypeAlias = "tuple[Callable[..., torch.Tensor], ...]"
@@ -243,3 +246,57 @@ def _least(dtype: torch.dtype) -> float:
     if dtype == torch.bool:
         return 0
     return torch.finfo(dtype).min if dtype.is_floating_point else torch.iinfo(dtype).min
+
+
+# The same in torch's order of axes, for the fields of a layer in a chain; None where there is more to do, or to say.
+
+
+def conv_reversed(
+    x: torch.Tensor,
+    w: torch.Tensor,
+    bias: torch.Tensor | None,
+    stride: tuple[int, ...],
+    pad: tuple[int, ...],
+    dilation: tuple[int, ...],
+    groups: int,
+) -> torch.Tensor | None:
+    n = w.ndim - 2
+    sides = _alike_on_both_sides(n, pad)
+    if sides is None or x.shape[1] != w.shape[-2] * groups:
+        return None
+    for length, size, p, d in zip(x.shape[:1:-1], w.shape, sides, dilation, strict=False):
+        if length + 2 * p <= (size - 1) * d:
+            return None
+    return _CONV[n - 1](x, reversed_axes(_flip(w, n)), bias, stride[::-1], sides[::-1], dilation[::-1], groups)
+
+
+def maxpool_reversed(
+    x: torch.Tensor, k: tuple[int, ...], stride: tuple[int, ...], pad: tuple[int, ...]
+) -> torch.Tensor | None:
+    return _pool_reversed(_MAXPOOL, x, k, stride, pad)
+
+
+def meanpool_reversed(
+    x: torch.Tensor, k: tuple[int, ...], stride: tuple[int, ...], pad: tuple[int, ...]
+) -> torch.Tensor | None:
+    return _pool_reversed(_MEANPOOL, x, k, stride, pad)
+
+
+def _pool_reversed(
+    kernels: Kernels, x: torch.Tensor, k: tuple[int, ...], stride: tuple[int, ...], pad: tuple[int, ...]
+) -> torch.Tensor | None:
+    n = len(k)
+    sides = _alike_on_both_sides(n, pad)
+    if sides is None or x.ndim != n + 2 or not x.is_floating_point():
+        return None
+    for length, size, p in zip(x.shape[:1:-1], k, sides, strict=True):
+        if length + 2 * p < size or 2 * p > size:
+            return None
+    return kernels[n - 1](x, k[::-1], stride[::-1], sides[::-1])
+
+
+def _alike_on_both_sides(n: int, pad: tuple[int, ...]) -> tuple[int, ...] | None:
+    """What `pad` adds on either side of each axis, if that is the same."""
+    if len(pad) == n:
+        return pad
+    return pad[::2] if pad[::2] == pad[1::2] else None
