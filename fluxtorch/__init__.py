@@ -4,6 +4,8 @@
 brings what `using Flux` brings in any version, and of Julia's Base what hides no Python built-in.
 """
 
+import sys
+
 from fluxtorch import (
     base,
     data,
@@ -188,6 +190,10 @@ from fluxtorch.zygote import (
 )
 
 __version__ = "0.1.0"
+
+# So that `from fluxtorch.Losses import mse` finds what `Flux.Losses` is.
+_ROOMS = "Data Functors Losses MLUtils NNlib OneHotArrays Optimise Optimisers Tracker Train Zygote".split()
+sys.modules.update({f"{__name__}.{room}": globals()[room] for room in _ROOMS})
 
 __all__ = [
     "ADAM",

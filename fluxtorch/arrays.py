@@ -80,8 +80,9 @@ def reversed_axes(x: Any) -> Any:
     >>> reversed_axes(torch.zeros(28, 20, 3, 64)).shape
     torch.Size([64, 3, 20, 28])
     """
+    n = x.ndim
     # torch.compile misreads range(…)[::-1].
-    return x.permute(tuple(range(x.ndim - 1, -1, -1)))
+    return x.t() if n == 2 else x.permute(tuple(range(n - 1, -1, -1)))
 
 
 def summary(x: Any) -> str:

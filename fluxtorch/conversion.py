@@ -481,7 +481,9 @@ class _Writer:
         for module, known in _FUNCTIONS:
             if known is f:
                 return [copy.deepcopy(module)]
-        raise self.refusal(f, "torch.nn has no module for this function")
+        raise self.refusal(
+            f, "torch.nn has no module for this function; Torch(module), with a module that does it, can be converted"
+        )
 
     def refusal(self, what: Any, why: str) -> TypeError:
         return TypeError(f"to_torch can't convert {self.path}, {show(what)}: {why}")

@@ -418,6 +418,8 @@ def update_(opt: Any, model: Any, grad: Any = ...) -> Any:
     >>> W
     tensor([0.9000, 1.9000])
     """
+    if type(opt) is type(grad) is NamedTuple and type(model) is not Params:  # the way of every step
+        return interface.update_(opt, model, grad)
     if isinstance(opt, torch.Tensor) and grad is ...:
         with torch.no_grad():
             opt.sub_(fit(model, opt))

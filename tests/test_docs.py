@@ -7,6 +7,8 @@ import runpy
 import pytest
 import torch
 
+import fluxtorch as Flux
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -74,3 +76,17 @@ def test_recurrence_and_regularisation(capsys):
     out = run("recurrence_and_regularisation.py", capsys)
     assert out.startswith("14.0\n6.0\n(4.0, 1.0, 2.0)\n")
     assert "Grads(...)\n" in out and "\nRecur(RNNCell(10 => 5, tanh))\n" in out
+
+
+def test_rooms_can_be_imported_by_their_julia_names():
+    from fluxtorch.Losses import mse
+    from fluxtorch.MLUtils import randn_like
+    from fluxtorch.Optimisers import Adam
+    from fluxtorch.Zygote import gradient
+
+    assert (mse, randn_like, Adam, gradient) == (
+        Flux.mse,
+        Flux.MLUtils.randn_like,
+        Flux.Adam,
+        Flux.gradient,
+    )

@@ -1046,3 +1046,13 @@ class TestLike:
             with pytest.raises(TypeError, match="an array is filled up with a number, but got"):
                 fill_like(torch.ones(2, 3), val)
         assert fill_like([1, 2], torch.tensor(2.0)).tolist() == fill_like([1, 2], 2.0).tolist() == [2, 2]
+
+
+@pytest.mark.parametrize("like", [rand_like, randn_like])
+def test_random_arrays_keep_the_order_in_memory(like):
+    x = torch.ones(4, 3).T
+    torch.manual_seed(1)
+    y = like(x)
+    torch.manual_seed(1)
+    assert y.stride() == x.stride() and torch.equal(y.T, like(x.T.contiguous()))
+    assert torch.equal(like(x, rng=torch.Generator().manual_seed(1)), like(x, rng=torch.Generator().manual_seed(1)))

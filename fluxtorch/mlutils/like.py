@@ -86,6 +86,8 @@ def rand_like(x: Any, *args: Any, rng: torch.Generator | None = None) -> torch.T
     """
     x = _array(x, "rand_like")
     dtype, size = _kind(x, args)
+    if dtype.is_floating_point and isinstance(x, torch.Tensor) and size == x.shape:  # in the memory layout of `x`
+        return torch.empty_like(x, dtype=dtype, requires_grad=False).uniform_(generator=rng)
     if dtype.is_floating_point or dtype.is_complex:
         return torch.rand(size, dtype=dtype, device=x.device, generator=rng)
     return rand(dtype, size, rng=rng).to(x.device)
@@ -105,4 +107,6 @@ def randn_like(x: Any, *args: Any, rng: torch.Generator | None = None) -> torch.
     dtype, size = _kind(x, args)
     if not (dtype.is_floating_point or dtype.is_complex):
         raise TypeError(f"normal random numbers can't be elements of an array of {str(dtype).removeprefix('torch.')}")
+    if isinstance(x, torch.Tensor) and size == x.shape:  # in the memory layout of `x`
+        return torch.empty_like(x, dtype=dtype, requires_grad=False).normal_(generator=rng)
     return torch.randn(size, dtype=dtype, device=x.device, generator=rng)

@@ -254,7 +254,7 @@ def step_all_(entries: Any) -> None:
         else:
             groups[key] = [entry]
     before: list[Any] = []
-    if any(group[0][0].rule.may_raise(late=len(groups) == 1) for group in groups.values()):
+    if any([group[0][0].rule.may_raise(late=len(groups) == 1) for group in groups.values()]):
         before = [(leaf, copied(leaf.state), x, x.clone()) for group in groups.values() for leaf, x, _ in group]
     try:
         for group in groups.values():

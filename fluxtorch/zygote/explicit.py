@@ -284,7 +284,7 @@ class _Plan:
         for table, key, value in self.edges:
             if table.get(key) is not value:
                 return False
-        return all(x.requires_grad is flag for x, flag in self.flags)
+        return all([x.requires_grad is flag for x, flag in self.flags])
 
 
 _plans: weakref.WeakKeyDictionary[nn.Module, _Plan] = weakref.WeakKeyDictionary()

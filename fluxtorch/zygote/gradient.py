@@ -40,7 +40,7 @@ def _params_among(f: Any, args: tuple[Any, ...], name: str) -> Params | None:
     if not callable(f):
         raise TypeError(f"{name} needs a function as its first argument, and got {summary(f)}")
     if len(args) == 1:
-        return args[0] if isinstance(args[0], Params) else None
+        return args[0] if type(args[0]) is Params else None
     if any(isinstance(arg, Params) for arg in args):
         raise TypeError(f"{name} takes either the arguments of the function or one Params, not both")
     return None
