@@ -300,6 +300,7 @@ __all__ = [
     "adjust_",
     "argmax",
     "autosize",
+    "base",
     "batch",
     "batched_adjoint",
     "batched_mul",

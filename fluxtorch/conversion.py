@@ -22,6 +22,8 @@ from fluxtorch.layers.attention import MultiHeadAttention
 from fluxtorch.layers.basic import Chain, Dense, Maxout, has_hooks
 from fluxtorch.layers.combine import Bilinear, Parallel, SkipConnection
 from fluxtorch.layers.conv import (
+    AdaptiveMaxPool,
+    AdaptiveMeanPool,
     Conv,
     ConvTranspose,
     CrossCor,
@@ -579,7 +581,16 @@ def _write_pool(w: _Writer, m: Any) -> list[nn.Module]:
 
 
 def _write_global(w: _Writer, m: Any) -> list[nn.Module]:
-    return [getattr(nn, f"Adaptive{'Max' if isinstance(m, GlobalMaxPool) else 'Avg'}Pool{w.axes}d")(1)]
+    return [
+        getattr(nn, f"Adaptive{'Max' if isinstance(m, (GlobalMaxPool, AdaptiveMaxPool)) else 'Avg'}Pool{w.axes}d")(1)
+    ]
+
+
+def _write_adaptive(w: _Writer, m: AdaptiveMaxPool | AdaptiveMeanPool) -> list[nn.Module]:
+    if set(m.out) != {1}:
+        raise w.refusal(m, "its windows and those of torch's adaptive pools are the same only for one in all")
+    w.axes = len(m.out)
+    return _write_global(w, m)
 
 
 def _write_norm(w: _Writer, m: Any) -> list[nn.Module]:
@@ -758,6 +769,7 @@ _WRITERS: dict[type, Callable[[_Writer, Any], list[nn.Module]]] = {
     **dict.fromkeys((Conv, CrossCor, ConvTranspose), _write_conv),
     **dict.fromkeys((MaxPool, MeanPool), _write_pool),
     **dict.fromkeys((GlobalMaxPool, GlobalMeanPool), _write_global),
+    **dict.fromkeys((AdaptiveMaxPool, AdaptiveMeanPool), _write_adaptive),
     **dict.fromkeys((BatchNorm, InstanceNorm), _write_norm),
     GroupNorm: _write_groupnorm,
     **dict.fromkeys((LayerNorm, LayerNorm016), _write_layernorm),

@@ -44,7 +44,7 @@ class Device:
 
     A `DataLoader` gives one whose batches are put there as they come, a torch `DataLoader` or a
     `BatchView` a `DeviceIterator`. A list of numbers and a NumPy array become tensors. Gradients
-    flow through it.
+    flow through it. `.device` is torch's word for it, for `x.to(gpu_device().device)`.
 
     >>> cpu_device()(nt(x=torch.ones(2))).x.device
     device(type='cpu')

@@ -205,11 +205,11 @@ def _viewed(func: Any, x: OneHotArray, *args: Any, **kwargs: Any) -> Any:
     """A view of `x`, which is where two arrays of its size are equal: its indices, and the numbers of its labels.
 
     The first are the same all along the labels' axis, the second all along the others. Where a view
-    keeps the labels whole, which the strides of an array without memory tell, it is one-hot again.
+    keeps the labels whole, which the strides of an array of those alone tell, it is one-hot again.
     """
     places = func(x.indices.unsqueeze(x.axis).expand(x.shape), *args, **kwargs)
     strides = [int(d == x.axis) for d in range(x.ndim)]
-    labels = func(torch.empty_strided(x.shape, strides, device="meta"), *args, **kwargs)
+    labels = func(torch.empty(x.nlabels).as_strided(x.shape, strides), *args, **kwargs)
     one = isinstance(labels, Tensor)
     axes = [_whole_axis(v, x.nlabels) for v in ([labels] if one else labels)]
     places = [places] if one else places

@@ -760,3 +760,11 @@ def test_unused_kinds_there_and_back() -> None:
     assert isinstance(to_torch(GroupNorm(4, 2)), nn.GroupNorm)
     assert to_torch(EmbeddingBag(5 | to | 2, maximum)).mode == "max"
     assert isinstance(to_torch(identity), nn.Identity)
+
+
+@pytest.mark.parametrize("pool", [Flux.AdaptiveMeanPool((1, 1)), Flux.AdaptiveMaxPool((1, 1))])
+def test_an_adaptive_pool_to_one_cell(pool):
+    m, x = Chain(Conv((3, 3), 2 | to | 4), pool, Flux.flatten), torch.randn(9, 7, 2, 5)
+    torch.testing.assert_close(to_torch(m)(x.permute(3, 2, 1, 0)).T, m(x))
+    with pytest.raises(TypeError, match="the same only for one in all"):
+        to_torch(Chain(type(pool)((2, 1))))

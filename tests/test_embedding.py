@@ -305,3 +305,12 @@ def test_on_a_gpu():
     close(gpu(m)(gpu(onehotbatch(x, range(VOCAB)))).cpu(), m(x))
     eb = EmbeddingBag(m.weight)
     close(gpu(eb)(gpu(x)).cpu(), eb(x))
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_indices_that_are_no_arrays_on_a_gpu():
+    m, bags = gpu(Embedding(3, 4)), gpu(EmbeddingBag(3, 4))
+    for x in range(2), [0, 1], 1:
+        assert m(x).is_cuda
+    assert bags([0, 1]).is_cuda and bags([[0, 1], [2]]).is_cuda

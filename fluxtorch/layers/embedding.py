@@ -87,10 +87,9 @@ class Embedding(Layer):
         at_most("Embedding", rest, 0)
 
     def __call__(self, x: Any) -> torch.Tensor:
-        x = array(list(x) if isinstance(x, range) else x)
         if isinstance(x, int) and not isinstance(x, bool):
             x = torch.tensor(x, device=self.weight.device)
-        return _lookup(self, x)
+        return _lookup(self, _indices(self, x))
 
     def __str__(self) -> str:
         return f"Embedding({self.weight.shape[1]} => {self.weight.shape[0]})"
@@ -140,8 +139,8 @@ class EmbeddingBag(Layer):
                     if isinstance(bag, torch.Tensor) and bag.ndim != 1 + (bag.dtype == torch.bool):
                         raise TypeError(f"EmbeddingBag expects vectors of indices as bags, but got a {summary(bag)}")
                 return torch.stack([self(bag) for bag in x], 1)
-            x = torch.tensor(x, dtype=torch.int64)
-        x = array(list(x) if isinstance(x, range) else x)
+            x = torch.tensor(x, dtype=torch.int64, device=self.weight.device)
+        x = _indices(self, x)
         if isinstance(x, int) or (isinstance(x, torch.Tensor) and x.ndim == 0):
             raise TypeError("EmbeddingBag expects an array of indices, not just one")
         if isinstance(x, torch.Tensor) and x.dtype == torch.bool and x.ndim == 1:
@@ -150,6 +149,12 @@ class EmbeddingBag(Layer):
 
     def __str__(self) -> str:
         return f"EmbeddingBag({self.weight.shape[1]} => {self.weight.shape[0]})"
+
+
+def _indices(m: Any, x: Any) -> Any:
+    """`x` as an array, which is made where the weight of `m` is."""
+    new = array(list(x) if isinstance(x, range) else x)
+    return new.to(m.weight.device) if new is not x and isinstance(new, torch.Tensor) else new
 
 
 def _split_at(data: Any, at: Any) -> list[torch.Tensor]:

@@ -81,6 +81,8 @@ def _fields(eta: float | None, fields: dict[str, Any]) -> dict[str, Any]:
 def freeze_(tree: Any) -> None:
     """Keeps `update_` from changing the parameters of the state tree `tree`, or of a part of one, until `thaw_`.
 
+    Only parameters: to keep the statistics of batch-norms too, put that part of the model in `testmode_`.
+
     Raises `ValueError` if `tree` is no state tree.
 
     >>> from fluxtorch.optimisers import Momentum, setup

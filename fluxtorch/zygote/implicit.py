@@ -280,7 +280,8 @@ class Grads(Mapping[torch.Tensor, Any]):
 def params(*models: Any) -> Params:
     """The trainable tensors of models, layers, structures or iterators of tensors, or functions that capture some.
 
-    Numbers are ignored. A list of numbers is no tensor, so it can't be a parameter: nobody would
+    Of a function they are all tensors that it captures, also those that are meant as constants. Numbers
+    are ignored. A list of numbers is no tensor, so it can't be a parameter: nobody would
     hold the tensor to look its gradient up by. Warns if a function given captures nothing, because
     global variables don't count.
 
