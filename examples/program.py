@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -18,7 +19,10 @@ matplotlib.use("Agg")  # a picture goes to a file, and no window is needed
 
 
 def run(main: Callable[..., dict[str, Any]]) -> None:
-    """Calls `main` with the command line's options, one for each of its arguments, and prints the figures it gives."""
+    """Calls `main` with the command line's options, one for each of its arguments, and prints the figures it gives.
+
+    On a CPU it takes one core, unless the environment variable OMP_NUM_THREADS says otherwise.
+    """
     parser = argparse.ArgumentParser(description=sys.modules[main.__module__].__doc__.splitlines()[0])
     for name, parameter in inspect.signature(main).parameters.items():
         default = parameter.default
@@ -31,6 +35,8 @@ def run(main: Callable[..., dict[str, Any]]) -> None:
     options = vars(parser.parse_args())
     if options.get("gpu") and not torch.cuda.is_available():
         parser.error("--gpu: torch finds no GPU here")
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)  # with arrays as small as here, threads wait for each other most of the time
     torch.manual_seed(0)
     start = time.perf_counter()
     figures = main(**options)

@@ -59,6 +59,8 @@ def ints(x: Any) -> tuple[int, ...]:
     >>> ints(2), ints([0, 1])
     ((2,), (0, 1))
     """
+    if isinstance(x, (range, tuple, list)):  # torch.compile doesn't get over the error below
+        return tuple(map(operator.index, x))
     try:
         return (operator.index(x),)
     except TypeError:

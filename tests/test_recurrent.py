@@ -535,7 +535,7 @@ def test_any_number_of_gradients_without_reset() -> None:
             counts.append(sum(issubclass(type(o), torch.Tensor) for o in gc.get_objects()))
     assert not torch.equal(values(m[0].state)[0], before[0])
     assert len(set(sizes[1:])) == 1
-    assert counts[0] == counts[1]
+    assert counts[1] <= counts[0]  # what earlier tests left may go
     assert all(ref() is None for ref in alive)
 
 

@@ -134,9 +134,9 @@ class Parallel(_Branches):
             xs = xs[0]
         inputs, layers = tuple(map(array, xs)), tuple(self.layers)
         if len(inputs) == 1:
-            inputs *= len(layers)
+            inputs = inputs * len(layers)
         elif len(layers) == 1 and inputs:
-            layers *= len(inputs)
+            layers = layers * len(inputs)
         elif len(inputs) != len(layers):
             raise self._wrong(len(inputs))
         return _connected(self.connection, [f(x) for f, x in zip(layers, inputs, strict=True)])

@@ -43,7 +43,7 @@ __all__ = ["GRU", "LSTM", "RNN", "GRUCell", "GRUv3", "GRUv3Cell", "LSTMCell", "R
 # How many steps of history a model may gather outside of `gradient` before it says so.
 _LONG = 1000
 # Where a state is from that was found in torch's inference mode, and can't be used outside of it.
-_INFERENCE = object()
+_INFERENCE = -1
 
 
 @layer(expand=True, trainable=("cell",))
@@ -113,12 +113,12 @@ class Recur(Layer):
     def _here(self) -> None:
         """Makes a state from outside this `gradient` call a constant, and sees to it that it leaves the call as one."""
         here = scope() or (_INFERENCE if torch.is_inference_mode_enabled() else None)
-        if here is not vars(self)["_scope"]:
+        if here != vars(self)["_scope"]:
             self._settle(here, False)
             if here is not None:
                 when_done(lambda: self._settle(None, True))
 
-    def _settle(self, here: object | None, leaves: bool) -> None:
+    def _settle(self, here: int | None, leaves: bool) -> None:
         first, state = vars(self)["_first"], vars(self)["_state"]
         vars(self).update(_first=_constant(first), _state=_constant(state, leaves), _scope=here, _steps=0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import threading
 from collections.abc import Callable
@@ -20,17 +21,19 @@ _IN_PLACE = (
 
 
 class _Local(threading.local):
-    depth = 0
+    depth: int
     deepest = 0
-    token: object | None = None
+    token: int | None = None
     done: list[Callable[[], None]]
 
     def __init__(self) -> None:
-        # In each thread an attribute of its own: torch.compile doesn't notice one that hides the class's later on.
+        # Each thread's own, and no class attribute: that is what torch.compile would see instead, or before.
         self.depth = 0
 
 
 _local = _Local()
+# One for each outermost call. Numbers, since torch.compile can't tell other objects apart.
+_tokens = itertools.count(1)
 
 
 def within_gradient(x: Any = None) -> bool:
@@ -49,7 +52,7 @@ def nested() -> bool:
     return _local.depth > 1
 
 
-def scope() -> object | None:
+def scope() -> int | None:
     """A token for the outermost `gradient` call that is running in this thread, or None."""
     return _local.token
 
@@ -69,7 +72,7 @@ class differentiating:
 
     __slots__ = ("_depth", "_grad", "_inference", "_token", "inference", "start")
 
-    def __init__(self, token: object | None = None) -> None:
+    def __init__(self, token: int | None = None) -> None:
         self._token = token
 
     def __enter__(self) -> Self:
@@ -82,7 +85,7 @@ class differentiating:
             torch.set_grad_enabled(True)
         self._depth = _local.depth = _local.deepest = _local.depth + 1
         if self._depth == 1:
-            _local.token = self._token or object()
+            _local.token = self._token or next(_tokens)
             _local.done = []
             torch.clear_autocast_cache()  # of weights that were converted before, with a graph that isn't followed
         self.start: int = torch.autograd._get_sequence_nr()  # type: ignore[attr-defined]
