@@ -405,8 +405,7 @@ def test_a_stateful_model_holds_memory_flat(style, resetting):
 
 def test_the_measure_would_find_a_leak():
     model, x, kept = LSTM(64 | to | 64), torch.randn(64, 64), []
-    before, memory = tensors(), resident()
+    before = tensors()
     for _ in range(150):
         kept.append(model(x))
     assert tensors() >= before + 150
-    assert resident() - memory > 8e6
