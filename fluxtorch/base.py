@@ -467,6 +467,8 @@ def _along(reduce: Callable[[Any, tuple[int, ...], bool], Any], x: Any, dims: Di
     axes = _axes(x, dims)
     if dims is not None and not axes:  # no axis at all, which torch takes to mean every axis
         return reduce(x.unsqueeze(-1), (-1,), False)
+    if dims is not None and not x.is_contiguous():  # the result has its axes in memory as `x` has
+        return reversed_axes(reduce(reversed_axes(x), tuple([x.ndim - 1 - d for d in axes]), True))
     return reduce(x, axes, dims is not None)
 
 

@@ -36,7 +36,7 @@ def test_readme_block(block, capsys):
 
 
 def test_readme_begins_with_the_two_commands():
-    assert len(BASH) == 2
+    assert len(BASH) == 3 and "python examples/xor.py" in BASH[2]
     assert all(block.count("\n") == 1 and "-c constraints.txt" in block for block in BASH)
     assert README.index(BASH[0]) < README.index(BASH[1]) < README.index("```python")
     assert "examples/overview.py" in BASH[0]
@@ -90,3 +90,11 @@ def test_rooms_can_be_imported_by_their_julia_names():
         Flux.Adam,
         Flux.gradient,
     )
+
+
+def test_every_example_is_shown():
+    page = (ROOT / "docs" / "examples.md").read_text(encoding="utf-8")
+    programs = [p.name for p in (ROOT / "examples").glob("*.py") if "__main__" in p.read_text(encoding="utf-8")]
+    assert len(programs) >= 15 and [name for name in programs if f"`{name}`" not in page] == []
+    for picture in re.findall(r"\]\((images/[^)]+)\)", page):
+        assert (ROOT / "docs" / picture).stat().st_size < 200_000
