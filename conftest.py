@@ -1,5 +1,6 @@
-"""Doctests see what `from fluxtorch import *` brings, where their own module has no such name."""
+"""Doctests see what `from fluxtorch import *` brings, where their own module has no such name; Ctrl-C does its work."""
 
+import signal
 from typing import Any
 
 import pytest
@@ -14,3 +15,9 @@ def _names(request: pytest.FixtureRequest, doctest_namespace: dict[str, Any]) ->
         doctest_namespace.clear()
         names = {name: getattr(fluxtorch, name) for name in fluxtorch.__all__} | {"torch": torch}
         doctest_namespace.update({k: v for k, v in names.items() if k not in request.node.dtest.globs})
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _interruptible() -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell has it for what runs in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -329,3 +329,8 @@ def test_on_a_gpu(mha, qkv):
     y, α = gpu(mha)(*map(gpu, qkv))
     close(y.cpu(), mha(*qkv)[0], rtol=1e-3, atol=1e-3)
     close(α.cpu(), mha(*qkv)[1], rtol=1e-3, atol=1e-3)
+
+
+def test_the_pair_where_a_loss_should_be(mha, qkv):
+    with pytest.raises(TypeError, match=r"returned a tuple of 2, of which it may be the first, \[0\]$"):
+        gradient(lambda m: m(*qkv), mha)

@@ -377,8 +377,9 @@ def check_loss(y: Any, leaves: list[torch.Tensor]) -> None:
     if not is_scalar(y):
         hint = "; for an array of results there is jacobian" if isinstance(y, torch.Tensor) else ""
         complex_ = isinstance(y, complex) or (isinstance(y, torch.Tensor) and y.is_complex())
+        what = f"a tuple of {len(y)}, of which it may be the first, [0]" if isinstance(y, tuple) and y else summary(y)
         raise TypeError(
-            f"gradient needs a loss that is one real number, and the function returned {summary(y)}"
+            f"gradient needs a loss that is one real number, and the function returned {what}"
             f"{' (complex)' if complex_ else ''}{hint}"
         )
     if leaves and isinstance(y, float):
