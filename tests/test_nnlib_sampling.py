@@ -68,7 +68,8 @@ def test_gradients(mode):
     x = torch.rand(3, 4, 2, 2, dtype=F64, requires_grad=True)
     g = (torch.rand(2, 2, 3, 2, dtype=F64) * 1.6 - 0.8).requires_grad_()
     assert gradcheck(lambda x, g: grid_sample(x, g, padding_mode=mode), (x, g))
-    assert gradgradcheck(lambda x, g: grid_sample(x, g, padding_mode=mode), (x, g[:, :1, :1]), fast_mode=True)
+    if torch.__version__ >= "2.12":  # before, torch's kernel had no second derivative
+        assert gradgradcheck(lambda x, g: grid_sample(x, g, padding_mode=mode), (x, g[:, :1, :1]), fast_mode=True)
 
 
 def test_element_types():
