@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import inspect
+import io
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +49,27 @@ def run(main: Callable[..., dict[str, Any]]) -> None:
 
 def progress(items: Iterable[Any], what: str = "") -> Iterable[Any]:
     """`items`, with a bar that shows how far one is; none where nobody looks, as in a test."""
-    return tqdm(items, desc=what, disable=not sys.stderr.isatty())
+    if not sys.stderr.isatty():
+        return items
+    return _barred(items, what)
+
+
+def _barred(items: Iterable[Any], what: str) -> Iterator[Any]:
+    with tqdm(items, desc=what) as bar, contextlib.redirect_stdout(_AboveTheBar(sys.stdout)):
+        yield from bar
+
+
+class _AboveTheBar(io.TextIOBase):
+    """What is printed while there is a bar goes above it."""
+
+    def __init__(self, file: Any) -> None:
+        self.file, self.line = file, ""
+
+    def write(self, text: str) -> int:
+        *lines, self.line = (self.line + text).split("\n")
+        for line in lines:
+            tqdm.write(line, file=self.file)
+        return len(text)
 
 
 def save(figure: Any, path: str) -> str:
