@@ -334,3 +334,17 @@ def test_on_a_gpu(mha, qkv):
 def test_the_pair_where_a_loss_should_be(mha, qkv):
     with pytest.raises(TypeError, match=r"returned a tuple of 2, of which it may be the first, \[0\]$"):
         gradient(lambda m: m(*qkv), mha)
+
+
+def test_the_pair_goes_on_through_a_chain(mha, qkv):
+    def total(y, α):
+        return (y**2).sum() + (α**3).sum()
+
+    q = qkv[0]
+    want = gradient(lambda m: total(*m(q)), mha)[0]
+    for rest in (Flux.Parallel(total, Flux.identity, Flux.identity), lambda pair: total(*pair)):
+        got = gradient(lambda m, rest=rest: Chain(m, rest)(q), mha)[0]
+        for a, b in zip(Flux.trainables(got), Flux.trainables(want), strict=True):
+            close(a, b)
+    through = gradient(lambda m: total(*Flux.Torch(nn.Identity())(m(q))), mha)[0]
+    close(through.v_proj.weight, want.v_proj.weight)

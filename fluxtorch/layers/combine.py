@@ -30,12 +30,18 @@ from fluxtorch.layers.basic import (
 )
 from fluxtorch.layers.layer import Layer, layer
 from fluxtorch.namedtuples import NamedTuple, fold
+from fluxtorch.nnlib.attention import Attended
 from fluxtorch.printing import show
 
 __all__ = ["Bilinear", "PairwiseFusion", "Parallel", "SkipConnection"]
 
 # Functions of two arguments that stand, as in Julia, for any number of them.
 _ANY_NUMBER = (operator.add, operator.mul, operator.matmul, torch.add, torch.mul, torch.maximum, torch.minimum)
+
+
+def _are_several(x: Any) -> bool:
+    """Is `x` a tuple of inputs, also that of an attention layer, and not one input?"""
+    return type(x) is tuple or type(x) is Attended
 
 
 def _connected(connection: Callable[..., Any], ys: list[Any]) -> Any:
@@ -130,8 +136,8 @@ class Parallel(_Branches):
     layers: Any
 
     def __call__(self, *xs: Any) -> Any:
-        while len(xs) == 1 and type(xs[0]) is tuple:
-            xs = xs[0]
+        while len(xs) == 1 and _are_several(xs[0]):
+            xs = tuple(xs[0])
         inputs, layers = tuple(map(array, xs)), tuple(self.layers)
         if len(inputs) == 1:
             inputs = inputs * len(layers)
@@ -159,7 +165,7 @@ class PairwiseFusion(_Branches):
     layers: Any
 
     def __call__(self, *xs: Any) -> Any:
-        single = len(xs) == 1 and type(xs[0]) is not tuple
+        single = len(xs) == 1 and not _are_several(xs[0])
         inputs = xs * len(self) if single else xs[0] if len(xs) == 1 else xs
         if len(inputs) != len(self):
             raise self._wrong(len(inputs))
@@ -215,7 +221,7 @@ class Bilinear(Layer):
         self.bias = create_bias(given, bias, given.shape[0])
 
     def __call__(self, *xs: Any) -> torch.Tensor:
-        if len(xs) == 1 and type(xs[0]) is tuple:
+        if len(xs) == 1 and _are_several(xs[0]):
             xs = xs[0]
         if len(xs) not in (1, 2):
             raise TypeError(f"layer {self} takes one or two inputs, and got {len(xs)}")

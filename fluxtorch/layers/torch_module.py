@@ -13,6 +13,7 @@ from fluxtorch.arrays import array, reversed_axes, summary
 from fluxtorch.functors import fmap
 from fluxtorch.layers.layer import Layer, layer
 from fluxtorch.layers.show import optional
+from fluxtorch.nnlib.attention import Attended
 from fluxtorch.zygote.scope import within_gradient
 
 __all__ = ["Torch"]
@@ -65,6 +66,8 @@ class Torch(Layer):
 def _reversed(x: Any) -> Any:
     if isinstance(x, Tensor):
         return reversed_axes(x)
+    if type(x) is Attended:
+        x = x.whole()
     if type(x) is tuple or type(x) is list:  # by themselves, where torch.compile can look into it
         return type(x)([_reversed(v) for v in x])
     if type(x) is dict:
