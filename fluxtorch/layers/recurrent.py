@@ -200,8 +200,8 @@ class Recur(Layer):
 
     def reset_(self) -> Any:
         """Restores the first state, and returns it."""
-        self._here()
         vars(self).update(_state=None, _fresh=True, _steps=0)
+        self._here()
         return self._start()
 
     def truncate_(self) -> None:
@@ -387,9 +387,9 @@ class _Cell(Layer):
             size_check(self, x, 0, Wi.shape[1], order, len(shape) <= axes)
         if len(shape) > axes:
             raise DimensionMismatch(f"layer {self} expects a vector or a matrix, but got {summary(x)}")
-        n = shape[1] if len(shape) > 1 else 1
-        found = [x[None] if len(shape) == 1 else x.t() if len(shape) == 2 else reversed_axes(x)]
-        for v in h if type(h) is _Rows else map(self._rows, self._parts(h)):
+        n, m = shape[1] if len(shape) > 1 else 1, Wh.shape[1]
+        found = [x[None] if len(shape) == 1 else reversed_axes(x)]
+        for v in h if type(h) is _Rows else [self._rows(v, m) for v in self._parts(h)]:
             if v.shape[0] != n:
                 if v.shape[0] != 1:
                     raise DimensionMismatch(
@@ -404,8 +404,7 @@ class _Cell(Layer):
                 return self._promoted(*found)
         return found
 
-    def _rows(self, h: Any) -> Tensor:
-        m = self.Wh.shape[1]
+    def _rows(self, h: Any, m: int) -> Tensor:
         if not isinstance(h, Tensor) or h.ndim not in (1, 2) or h.shape[0] != m:
             raise DimensionMismatch(f"layer {self} expects a state with size(h, 0) == {m}, but got {summary(h)}")
         return h.t() if h.ndim == 2 else h[None]
