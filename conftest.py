@@ -1,5 +1,9 @@
-"""Doctests see what `from fluxtorch import *` brings, where their own module has no such name; Ctrl-C does its work."""
+"""Doctests see what `from fluxtorch import *` brings, where their own module has no such name; Ctrl-C does its work.
 
+Tests take one core: on arrays so small, torch's threads wait for each other, for long where other programs run.
+"""
+
+import os
 import signal
 from typing import Any
 
@@ -21,3 +25,7 @@ def _names(request: pytest.FixtureRequest, doctest_namespace: dict[str, Any]) ->
 def _interruptible() -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell has it for what runs in the background
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+if "OMP_NUM_THREADS" not in os.environ:
+    torch.set_num_threads(1)
