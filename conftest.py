@@ -3,8 +3,11 @@
 Tests take one core: on arrays so small, torch's threads wait for each other, for long where other programs run.
 """
 
+import importlib
 import os
 import signal
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +22,13 @@ def _names(request: pytest.FixtureRequest, doctest_namespace: dict[str, Any]) ->
         doctest_namespace.clear()
         names = {name: getattr(fluxtorch, name) for name in fluxtorch.__all__} | {"torch": torch}
         doctest_namespace.update({k: v for k, v in names.items() if k not in request.node.dtest.globs})
+
+
+@pytest.fixture
+def example(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
+    """Imports one of the example programs by its name."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent / "examples"))
+    return importlib.import_module
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -581,9 +581,8 @@ def _write_pool(w: _Writer, m: Any) -> list[nn.Module]:
 
 
 def _write_global(w: _Writer, m: Any) -> list[nn.Module]:
-    return [
-        getattr(nn, f"Adaptive{'Max' if isinstance(m, (GlobalMaxPool, AdaptiveMaxPool)) else 'Avg'}Pool{w.axes}d")(1)
-    ]
+    kind = "Max" if isinstance(m, (GlobalMaxPool, AdaptiveMaxPool)) else "Avg"
+    return [getattr(nn, f"Adaptive{kind}Pool{w.axes}d")(1)]
 
 
 def _write_adaptive(w: _Writer, m: AdaptiveMaxPool | AdaptiveMeanPool) -> list[nn.Module]:

@@ -1,8 +1,5 @@
 """The small example programs learn, and just as well as the same programs in plain torch from the same weights."""
 
-import importlib
-import pathlib
-
 import matplotlib.image
 import numpy as np
 import pytest
@@ -12,14 +9,6 @@ from sklearn.datasets import load_diabetes, load_iris
 from torch import nn
 
 import fluxtorch as Flux
-
-EXAMPLES = pathlib.Path(__file__).resolve().parent.parent / "examples"
-
-
-@pytest.fixture
-def program(monkeypatch):
-    monkeypatch.syspath_prepend(str(EXAMPLES))
-    return importlib.import_module
 
 
 @pytest.fixture
@@ -45,10 +34,10 @@ def step(opt, loss):
     return loss.item()
 
 
-def test_xor(program, plot):
+def test_xor(example, plot):
     epochs = 40
     torch.manual_seed(0)
-    figures = program("xor").main(epochs=epochs, plot=plot)
+    figures = example("xor").main(epochs=epochs, plot=plot)
 
     net = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.BatchNorm1d(3), nn.Linear(3, 2))
     torch.manual_seed(0)
@@ -73,9 +62,9 @@ def test_xor(program, plot):
     assert figures["accuracy, trained"] > 0.92 and figures["loss in the last epoch"] < 0.25
 
 
-def test_iris(program, plot, capsys):
+def test_iris(example, plot, capsys):
     torch.manual_seed(0)
-    figures = program("iris").main(plot=plot)
+    figures = example("iris").main(plot=plot)
 
     net = nn.Linear(4, 3)
     torch.manual_seed(0)
@@ -112,9 +101,9 @@ def split(x, y):
     return x[k:], y[k:], x[:k], y[:k]
 
 
-def test_housing_by_default_on_diabetes(program, plot):
+def test_housing_by_default_on_diabetes(example, plot):
     torch.manual_seed(0)
-    figures = program("housing").main(plot=plot)
+    figures = example("housing").main(plot=plot)
 
     torch.manual_seed(0)
     x, y = (torch.from_numpy(array) for array in load_diabetes(return_X_y=True, scaled=False))
@@ -130,7 +119,7 @@ def test_housing_by_default_on_diabetes(program, plot):
     assert figures["test loss, trained"] < 0.5 * figures["test loss of the mean"]
 
 
-def test_housing_reads_the_file_of_houses(program, plot, tmp_path, capsys):
+def test_housing_reads_the_file_of_houses(example, plot, tmp_path, capsys):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(506, 13)) * rng.uniform(0.1, 100, size=13) + rng.uniform(-50, 300, size=13)
     y = 22 + (x - x.mean(0)) / x.std(0) @ rng.normal(size=13) + rng.normal(size=506)
@@ -138,7 +127,7 @@ def test_housing_reads_the_file_of_houses(program, plot, tmp_path, capsys):
     np.savetxt(file, np.column_stack([x, y]), fmt="%12.6f")
 
     torch.manual_seed(0)
-    figures = program("housing").main(epochs=100, data=str(file), plot=plot)
+    figures = example("housing").main(epochs=100, data=str(file), plot=plot)
 
     torch.manual_seed(0)
     x, y, x_test, y_test = split(*torch.from_numpy(np.loadtxt(file)).split([13, 1], dim=1))
@@ -150,16 +139,16 @@ def test_housing_reads_the_file_of_houses(program, plot, tmp_path, capsys):
     assert f"loss(x_train, y_train) = {figures['training loss, last']}\n{figures['test loss, trained']}\n" in out
 
 
-def test_housing_says_what_is_wrong_with_a_file(program, tmp_path):
+def test_housing_says_what_is_wrong_with_a_file(example, tmp_path):
     file = tmp_path / "other.data"
     np.savetxt(file, np.ones((20, 13)))
     with pytest.raises(ValueError, match=r"other\.data is not UCI's housing\.data: it has 13 numbers a line, not 14"):
-        program("housing").main(data=str(file), plot="unused.png")
+        example("housing").main(data=str(file), plot="unused.png")
 
 
-def test_fizzbuzz(program, plot, capsys):
+def test_fizzbuzz(example, plot, capsys):
     torch.manual_seed(0)
-    figures = program("fizzbuzz").main(plot=plot)
+    figures = example("fizzbuzz").main(plot=plot)
 
     net = nn.Sequential(nn.Linear(3, 20), nn.ReLU(), nn.Linear(20, 4))
     torch.manual_seed(0)
@@ -215,8 +204,8 @@ class Forked(nn.Module):
 
 
 @pytest.mark.parametrize("which", ["custom", "join", "split"])
-def test_custom_layers_train_as_in_torch(program, which):
-    module, epochs = program("custom_layers"), 15
+def test_custom_layers_train_as_in_torch(example, which):
+    module, epochs = example("custom_layers"), 15
     torch.manual_seed(0)
     make, net = {
         "custom": (module.custom_model, Residual()),
@@ -254,9 +243,9 @@ def test_custom_layers_train_as_in_torch(program, which):
     assert losses[-1] < 0.35 * losses[0]
 
 
-def test_custom_layers(program, plot, capsys):
+def test_custom_layers(example, plot, capsys):
     torch.manual_seed(0)
-    figures = program("custom_layers").main(epochs=40, plot=plot)
+    figures = example("custom_layers").main(epochs=40, plot=plot)
 
     assert figures["CustomModel: test loss, trained"] < 0.1 < 0.5 < figures["CustomModel: test loss, untrained"]
     assert figures["Affine: test loss, trained"] < 1e-8 < 1 < figures["Affine: test loss, untrained"]

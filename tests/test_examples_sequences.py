@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 from pathlib import Path
 
@@ -15,15 +14,6 @@ from fluxtorch import *
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("tqdm")
-
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
-
-
-@pytest.fixture
-def example(monkeypatch):
-    """The example program of a name, as a module."""
-    monkeypatch.syspath_prepend(str(EXAMPLES))
-    return importlib.import_module
 
 
 def is_picture(file):

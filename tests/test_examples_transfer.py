@@ -1,9 +1,7 @@
 """The example programs with a spatial transformer and with a pretrained ResNet learn what the same in torch does."""
 
 import copy
-import importlib
 import os
-import pathlib
 
 import pytest
 import torch
@@ -12,26 +10,20 @@ from torch import nn
 
 import fluxtorch as Flux
 
-EXAMPLES = pathlib.Path(__file__).resolve().parent.parent / "examples"
-
-
-def program(monkeypatch, name):
-    for needed in ("matplotlib", "sklearn", "tqdm"):
-        pytest.importorskip(needed)
-    monkeypatch.syspath_prepend(str(EXAMPLES))
-    return importlib.import_module(name)
+for needed in ("matplotlib", "sklearn", "tqdm"):
+    pytest.importorskip(needed)
 
 
 # -- Spatial transformer ---------------------------------------------------------------------------
 
 
 @pytest.fixture
-def stn(monkeypatch):
+def stn(example, monkeypatch):
     """The program with five of the digits, moved and turned, without scraps: they are learned in few steps."""
-    stn = program(monkeypatch, "spatial_transformer")
+    stn = example("spatial_transformer")
 
     def drawn(split):
-        found = importlib.import_module("digits").digits(split=split)
+        found = example("digits").digits(split=split)
         x, y = found.features[..., found.targets < 5], found.targets[found.targets < 5]
         n = len(y)
         angle, scale, at = stn.uniform(-0.3, 0.3, n), stn.uniform(0.4, 0.6, n), stn.uniform(-0.3, 0.3, 2, n)
@@ -78,8 +70,8 @@ def test_spatial_transformer_learns_as_in_torch(stn):
     assert same < 0.75 * losses[0]
 
 
-def test_grid_moves_images_as_said(monkeypatch):
-    stn = program(monkeypatch, "spatial_transformer")
+def test_grid_moves_images_as_said(example):
+    stn = example("spatial_transformer")
     grid = stn.get_sampling_grid(28, 28)
     x = torch.rand(28, 28, 2)
     same = stn.sample_patch(x, stn.straight(x), grid)
@@ -95,8 +87,8 @@ def test_grid_moves_images_as_said(monkeypatch):
 # -- Transfer learning -----------------------------------------------------------------------------
 
 
-def test_transfer(monkeypatch, tmp_path):
-    transfer = program(monkeypatch, "transfer")
+def test_transfer(example, monkeypatch, tmp_path):
+    transfer = example("transfer")
     train, digits = transfer.train, transfer.digits
     start = {}
 
@@ -152,8 +144,8 @@ def test_transfer(monkeypatch, tmp_path):
     print(figures)
 
 
-def test_resnet_has_torchvisions_names(monkeypatch, tmp_path):
-    transfer = program(monkeypatch, "transfer")
+def test_resnet_has_torchvisions_names(example, tmp_path):
+    transfer = example("transfer")
     with torch.device("meta"):
         resnet = transfer.resnet18(64, 1000)
     names = list(resnet.state_dict())

@@ -21,16 +21,13 @@ from fluxtorch.mlutils import randn_like
 for needed in ("matplotlib", "sklearn", "tqdm"):
     pytest.importorskip(needed)
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
-
 
 @pytest.fixture
-def program(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
+def program(example: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
     """Imports an example by its name. Nothing is shuffled, so that both programs see the same batches."""
-    monkeypatch.syspath_prepend(EXAMPLES)
     monkeypatch.setattr(torch, "randperm", lambda n, **options: torch.arange(n))
     torch.manual_seed(0)
-    return importlib.import_module
+    return example
 
 
 def pictures(split: str, size: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:

@@ -132,7 +132,7 @@ class EmbeddingBag(Layer):
 
     def __call__(self, x: Any, at: Any = None) -> torch.Tensor:
         if at is not None:
-            x = _split_at(array(list(x) if isinstance(x, range) else x), array(at))
+            x = _split_at(_indices(self, x), array(at))
         if isinstance(x, (list, tuple)):
             if not all(map(is_size, x)):
                 for bag in (bag if isinstance(bag, list) else array(bag) for bag in x):

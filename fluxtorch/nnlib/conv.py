@@ -261,12 +261,9 @@ def conv_reversed(
     groups: int,
 ) -> torch.Tensor | None:
     n = w.ndim - 2
-    sides = _alike_on_both_sides(n, pad)
+    sides = _sides(x, w.shape[:n], pad, dilation)
     if sides is None or x.shape[1] != w.shape[-2] * groups:
         return None
-    for length, size, p, d in zip(x.shape[:1:-1], w.shape, sides, dilation, strict=False):
-        if length + 2 * p <= (size - 1) * d:
-            return None
     return _CONV[n - 1](x, reversed_axes(_flip(w, n)), bias, stride[::-1], sides[::-1], dilation[::-1], groups)
 
 
@@ -286,17 +283,21 @@ def _pool_reversed(
     kernels: Kernels, x: torch.Tensor, k: tuple[int, ...], stride: tuple[int, ...], pad: tuple[int, ...]
 ) -> torch.Tensor | None:
     n = len(k)
-    sides = _alike_on_both_sides(n, pad)
-    if sides is None or x.ndim != n + 2 or not x.is_floating_point():
+    if x.ndim != n + 2 or not x.is_floating_point():
         return None
-    for length, size, p in zip(x.shape[:1:-1], k, sides, strict=True):
-        if length + 2 * p < size or 2 * p > size:
-            return None
+    sides = _sides(x, k, pad, (1,) * n)
+    if sides is None or any(2 * p > size for p, size in zip(sides, k, strict=True)):
+        return None
     return kernels[n - 1](x, k[::-1], stride[::-1], sides[::-1])
 
 
-def _alike_on_both_sides(n: int, pad: tuple[int, ...]) -> tuple[int, ...] | None:
-    """What `pad` adds on either side of each axis, if that is the same."""
-    if len(pad) == n:
-        return pad
-    return pad[::2] if pad[::2] == pad[1::2] else None
+def _sides(
+    x: torch.Tensor, k: Sequence[int], pad: tuple[int, ...], dilation: tuple[int, ...]
+) -> tuple[int, ...] | None:
+    """What `pad` adds on either side of each axis, if that is the same, and if a window of size `k` fits then."""
+    sides = pad if len(pad) == len(k) else pad[::2] if pad[::2] == pad[1::2] else None
+    if sides is not None:
+        for length, size, p, d in zip(x.shape[:1:-1], k, sides, dilation, strict=True):
+            if length + 2 * p <= (size - 1) * d:
+                return None
+    return sides

@@ -225,19 +225,22 @@ def leaves_at(tree: Any, place: Any, n: int) -> list[Leaf] | None:
 
 def _leaves_at(tree: Any, place: Any, n: int) -> list[Leaf] | None:
     found: list[Any] = [None] * n
-
-    def visit(t: Any, p: Any) -> bool:
-        if p is None:
-            return True
-        if type(p) is int:
-            found[p] = t
-            return type(t) is Leaf
-        kids = list(vars(t).values()) if type(t) is NamedTuple else t
-        return isinstance(kids, (tuple, list)) and len(kids) == len(p[1]) and all(map(visit, kids, p[1]))
-
-    if not visit(tree, place) or any(leaf is None for leaf in found) or len(set(map(id, found))) < n:
+    if not _locate(tree, place, found) or any(leaf is None for leaf in found) or len(set(map(id, found))) < n:
         return None
     return found
+
+
+def _locate(tree: Any, place: Any, found: list[Any]) -> bool:
+    """Puts the leaves of `tree` into `found`, by the numbers at `place`; is the one shaped as the other?"""
+    if place is None:
+        return True
+    if type(place) is int:
+        found[place] = tree
+        return type(tree) is Leaf
+    kids = list(vars(tree).values()) if type(tree) is NamedTuple else tree
+    if not isinstance(kids, (tuple, list)) or len(kids) != len(place[1]):
+        return False
+    return all(_locate(kid, p, found) for kid, p in zip(kids, place[1], strict=True))
 
 
 def step_all_(entries: Any) -> None:

@@ -479,11 +479,10 @@ def _lift_all(args: tuple[Any, ...]) -> tuple[Lifted, list[Any], list[Any]]:
                 )
     pairs = [lift(arg, lifted) for arg in args]
     for arg, (_, place) in zip(args, pairs, strict=True):
-        if place is None and isleaf(arg) and not isinstance(arg, type):
-            found = [
-                name for name, v in getattr(arg, "__dict__", {}).items() if isinstance(v, (torch.Tensor, nn.Module))
-            ]
-            if found and not isinstance(arg, torch.Tensor):
+        if place is None and isleaf(arg) and not isinstance(arg, (type, torch.Tensor)):
+            fields = getattr(arg, "__dict__", {})
+            found = [name for name, v in fields.items() if isinstance(v, (torch.Tensor, nn.Module))]
+            if found:
                 warnings.warn(
                     f"there is no gradient by what is in a {type(arg).__name__} ({', '.join(found)}): nothing says "
                     "which of its fields count: make the class a Layer, or a dataclass, or put @layer before it.",
