@@ -507,9 +507,11 @@ def _values(kids: Children) -> Iterable[Any]:
 
 def _like(kids: Children, values: list[Any]) -> Children:
     """`values` in the place of `kids`, in a container of the same kind."""
+    if type(kids) is tuple:
+        return tuple(values)
     if type(kids) is NamedTuple:
         new = object.__new__(NamedTuple)
-        new.__dict__.update(zip(kids.__dict__, values, strict=True))
+        new.__dict__.update(zip(kids.__dict__, values))  # noqa: B905  # strict would double the time
         return new
     if isinstance(kids, dict):
         return dict(zip(kids, values, strict=True))

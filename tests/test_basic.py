@@ -6,6 +6,8 @@ import numpy
 import pytest
 import torch
 import torch.nn.functional as F
+import torch.nn.utils.prune
+from torch import nn
 
 import fluxtorch as Flux
 from fluxtorch import *
@@ -304,6 +306,17 @@ class TestChain:
     def test_wrong_sizes(self):
         with pytest.raises(DimensionMismatch, match=r"layer Dense\(2 => 1\)"):
             Chain(Dense(10, 5), Dense(2, 1))(rand32(10))
+
+    def test_dense_layers_as_one_by_one_whatever_their_arrays_are(self):
+        x = torch.randn(3, 5)
+        frozen = Dense(torch.randn(4, 3), torch.arange(4))  # whole numbers: no parameter
+        computed = nn.utils.parametrize.register_parametrization(Dense(4, 2), "bias", nn.Tanh())
+        masked = nn.utils.prune.random_unstructured(Dense(4, 2), "bias", 0.5)
+        for m in (Chain(frozen, computed), Chain(Dense(3, 4, bias=False), masked), Chain(Dense(3, 4, nn.ReLU()))):
+            torch.testing.assert_close(m(x), activations(m, x)[-1])
+        m = Chain(Dense(3, 4, tanh), Dense(4, 2))
+        torch.testing.assert_close(m(x.double()), m(x))
+        assert m(x.to(torch.complex64)).dtype == torch.complex64 and m(torch.ones(3, 5).int()).dtype == torch.float32
 
     @pytest.mark.parametrize("bad", [3, "relu", None])
     def test_what_is_no_layer(self, bad):

@@ -1245,6 +1245,14 @@ class TestHistory:
         del kept
         assert gradient(f, m)[0].layers[1].bias.item() == 1
 
+    def test_without_what_is_private_to_torch(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        m = Chain(Dense(2 | to | 3, tanh), Dense(3 | to | 1))
+        loss = lambda m: m(torch.ones(2, 4)).square().sum()  # noqa: E731
+        quick = Flux.Functors.fleaves(gradient(loss, m))
+        monkeypatch.setattr("fluxtorch.zygote.backward._engine", None)
+        slow = Flux.Functors.fleaves(gradient(loss, m))
+        assert [a is b is None or same(a, b) for a, b in zip(quick, slow, strict=True)] == [True] * 6
+
     def test_nested(self) -> None:
         w = nn.Parameter(t(3.0))
 

@@ -348,12 +348,16 @@ class Dense(Layer):
 
     def _reversed(self, x: torch.Tensor) -> torch.Tensor | None:
         """What the layer does, in torch's order of axes; None if more is to be done, or it is watched."""
-        W, b, σ = self._parameters.get("weight"), self.bias, self.σ
-        if W is None or x.shape[-1] != W.shape[1] or x.dtype is not W.dtype or id(σ) not in ELEMENTWISE:
+        own: dict[str, Any] = self.__dict__
+        σ: Any = own.get("σ")
+        parameters = own["_parameters"]
+        W, b = parameters.get("weight"), parameters.get("bias")
+        if W is None or (b is None and own.get("bias") is not False) or id(σ) not in ELEMENTWISE or has_hooks(self):
             return None
-        if has_hooks(self):
+        try:
+            y = F.linear(x, W, b)
+        except RuntimeError:  # of sizes or types, about which `__call__` has more to say
             return None
-        y = F.linear(x, W, None if b is False else b)
         return y if σ is identity else σ(y)
 
     def __str__(self) -> str:

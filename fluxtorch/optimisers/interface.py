@@ -17,7 +17,7 @@ from fluxtorch.namedtuples import NamedTuple
 from fluxtorch.optimisers.rule import AbstractRule, explicit
 from fluxtorch.optimisers.torch_optim import TorchRule, TorchTree, bare, is_factory
 from fluxtorch.printing import show
-from fluxtorch.zygote.explicit import plan_of
+from fluxtorch.zygote.explicit import is_planned
 from fluxtorch.zygote.tracked import Tracked
 
 __all__ = ["Leaf", "isnumeric", "setup", "trainables", "update", "update_"]
@@ -191,7 +191,7 @@ def _known(tree: Any, model: Any, grad: Any) -> list[Any] | None:
         return None
     plan: Any
     plan, grads = grad.__flat__
-    if plan_of(model) is not plan or plan is None:
+    if not is_planned(model, plan):
         return None
     leaves = leaves_at(tree, plan.place, len(plan.leaves))
     return None if leaves is None else entries_of(leaves, plan.leaves, grads)
@@ -248,20 +248,13 @@ def step_all_(entries: Any) -> None:
 
     When a rule refuses one of the gradients, nothing is changed.
     """
-    groups: dict[Any, list[Any]] = {}
-    for entry in entries:
-        rule, x = entry[0].rule, entry[1]
-        key = id(rule) if rule.whole else (id(rule), x.dtype, x.device)
-        if key in groups:
-            groups[key].append(entry)
-        else:
-            groups[key] = [entry]
+    groups = _groups(entries)
     before: list[Any] = []
-    if any([group[0][0].rule.may_raise(late=len(groups) == 1) for group in groups.values()]):
-        before = [(leaf, copied(leaf.state), x, x.clone()) for group in groups.values() for leaf, x, _ in group]
+    if any([leaves[0].rule.may_raise(late=len(groups) == 1) for leaves, _, _ in groups]):
+        pairs = [pair for leaves, xs, _ in groups for pair in zip(leaves, xs, strict=True)]
+        before = [(leaf, copied(leaf.state), x, x.clone()) for leaf, x in pairs]
     try:
-        for group in groups.values():
-            leaves, xs, dxs = zip(*group, strict=True)
+        for leaves, xs, dxs in groups:
             states = [leaf.state for leaf in leaves]
             _check_device(states[0], xs[0])
             for leaf, state in zip(leaves, leaves[0].rule.step_(states, xs, dxs), strict=True):
@@ -271,6 +264,20 @@ def step_all_(entries: Any) -> None:
             leaf.state = state
             x.copy_(old)
         raise
+
+
+def _groups(entries: Any) -> list[Any]:
+    """The leaves, the tensors and the gradients of those entries together that one kernel can take."""
+    groups: dict[Any, list[Any]] = {}
+    for entry in entries:
+        leaf, _, dx = entry
+        # Of the gradient, which is as the tensor in this, since torch asks more of what is a Parameter.
+        key = id(leaf.rule) if leaf.rule.whole else (id(leaf.rule), dx.dtype, dx.device)
+        if key in groups:
+            groups[key].append(entry)
+        else:
+            groups[key] = [entry]
+    return [tuple(zip(*group, strict=True)) for group in groups.values()]
 
 
 def _check_device(state: Any, x: torch.Tensor) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import itertools
 import math
 import warnings
 from collections.abc import Iterator, Sequence
@@ -777,9 +778,10 @@ def _as_memory(xs: Arrays, dxs: Arrays, *states: Arrays) -> Sequence[Arrays] | N
     The kernels run over memory as it lies, without a look at strides: one that differed would mix up
     the numbers. So a gradient of another layout is copied. Theirs is the faster way where axes are in order.
     """
-    if xs[0].device.type not in ("cpu", "cuda") or not xs[0].dtype.is_floating_point:
+    like = dxs[0]
+    if not ((like.is_cpu or like.is_cuda) and like.is_floating_point()):
         return None
-    if all([x.is_contiguous() for tensors in (xs, dxs, *states) for x in tensors]):
+    if all(map(torch.Tensor.is_contiguous, itertools.chain(xs, dxs, *states))):
         return xs, dxs, *states
     rows: list[list[torch.Tensor]] = []
     for x, dx, *ss in zip(xs, dxs, *states, strict=True):

@@ -12,6 +12,9 @@ from torch.nn.parallel import DistributedDataParallel
 from fluxtorch.zygote.scope import nested
 from fluxtorch.zygote.tracked import raw
 
+# What torch.autograd.grad calls once it is sure of what is known here. (Private to torch; it may be gone one day.)
+_engine: Any = getattr(torch.autograd.graph, "_engine_run_backward", None)
+
 __all__ = ["differentiate", "ends", "is_wrapper", "reaches_back"]
 
 
@@ -44,10 +47,16 @@ def differentiate(
     torch remembers how it came from `leaves`. With `wrappers`, modules that `is_wrapper` tells of,
     the gradient is what they make of it in `backward()`. Raises `RuntimeError` where they can't.
     """
-    ys = [raw(y) for y in ys]
     if not leaves or not ys:
         return (None,) * len(leaves)
     again = nested()
+    plain = seeds is None and before is None and not wrappers
+    if plain and len(ys) == 1 and type(ys[0]) is torch.Tensor and _engine is not None:
+        one = (torch.ones_like(ys[0]),)
+        return _engine(
+            tuple(ys), one, keep or again, again, tuple(leaves), allow_unreachable=True, accumulate_grad=False
+        )
+    ys = [raw(y) for y in ys]
     if wrappers:
         if again or before is not None or not all(leaf.is_leaf for leaf in leaves):
             raise RuntimeError(

@@ -45,9 +45,9 @@ __all__ = [
     "collect",
     "edges_of",
     "first_of",
+    "is_planned",
     "lift",
     "module_map",
-    "plan_of",
     "value_of",
 ]
 
@@ -280,11 +280,12 @@ class _Plan:
         self.flags = [(x, x.requires_grad) for _, _, x in edges if isinstance(x, torch.Tensor)]
         self.ids = {id(x) for x in leaves}
 
+    def placed(self) -> bool:
+        """Is all still in its place?"""
+        return all([table.get(key) is value for table, key, value in self.edges])
+
     def holds(self) -> bool:
-        for table, key, value in self.edges:
-            if table.get(key) is not value:
-                return False
-        return all([x.requires_grad is flag for x, flag in self.flags])
+        return self.placed() and all([x.requires_grad is flag for x, flag in self.flags])
 
 
 _plans: weakref.WeakKeyDictionary[nn.Module, _Plan] = weakref.WeakKeyDictionary()
@@ -294,10 +295,10 @@ def _planned(x: nn.Module, to: Lifted) -> Any:
     """The same as `module_map`, without the walk if it was made before and nothing has changed since."""
     if to.leaves:
         return module_map(x, to)
-    plan = plan_of(x)
-    if plan is not None:
-        to.leaves, to.seen, to.own = list(plan.leaves), set(plan.ids), all(map(_fresh, plan.leaves))
-        to.plan = plan
+    plan = _plans.get(x)
+    if plan is not None and plan.holds():
+        to.leaves, to.seen, to.plan = list(plan.leaves), set(plan.ids), plan
+        to.own = all([_fresh(v) for v in plan.leaves])
         return plan.place
     place = module_map(x, to)
     edges = None if to.borrowed or to.standins or any(map(is_spread, to.leaves)) else edges_of(x)
@@ -306,10 +307,9 @@ def _planned(x: nn.Module, to: Lifted) -> Any:
     return place
 
 
-def plan_of(model: Any) -> _Plan | None:
-    """What is known of the model from its last gradient, if it is as it was then."""
-    plan = _plans.get(model)
-    return plan if plan is not None and plan.holds() else None
+def is_planned(model: nn.Module, plan: Any) -> bool:
+    """Is `plan` what is known of the model from its last gradient, and are its parameters the same as then?"""
+    return _plans.get(model) is plan is not None and plan.placed()
 
 
 def edges_of(x: Any, trained: bool = True) -> list[tuple[dict[str, Any], str, Any]] | None:
@@ -345,7 +345,7 @@ def collect(place: Any, grads: Sequence[torch.Tensor | None]) -> Any:
     values = [None if p is None else grads[p] if type(p) is int else collect(p, grads) for p in places]
     for value in values:
         if value is not None:
-            return tuple(values) if type(kids) is tuple else _like(kids, values)
+            return _like(kids, values)
     return None
 
 
@@ -468,27 +468,34 @@ class _Swap(TorchFunctionMode):
 
 def _lift_all(args: tuple[Any, ...]) -> tuple[Lifted, list[Any], list[Any]]:
     lifted = Lifted()
+    inputs, places = [], []
     for arg in args:
-        if isinstance(arg, types.FunctionType) and arg.__closure__ is None:
-            found = [v for v in arg.__code__.co_names if isinstance(arg.__globals__.get(v), (torch.Tensor, nn.Module))]
-            if found:
-                warnings.warn(
-                    f"there is no gradient by what the function {arg.__name__} uses of global variables, "
-                    f"{', '.join(found)}: make them locals of an enclosing function, or arguments.",
-                    stacklevel=4,
-                )
-    pairs = [lift(arg, lifted) for arg in args]
-    for arg, (_, place) in zip(args, pairs, strict=True):
+        x, place = lift(arg, lifted)
+        inputs.append(x)
+        places.append(place)
         if place is None and isleaf(arg) and not isinstance(arg, (type, torch.Tensor)):
-            fields = getattr(arg, "__dict__", {})
-            found = [name for name, v in fields.items() if isinstance(v, (torch.Tensor, nn.Module))]
-            if found:
-                warnings.warn(
-                    f"there is no gradient by what is in a {type(arg).__name__} ({', '.join(found)}): nothing says "
-                    "which of its fields count: make the class a Layer, or a dataclass, or put @layer before it.",
-                    stacklevel=4,
-                )
-    return lifted, [x for x, _ in pairs], [place for _, place in pairs]
+            _warn_of_hidden(arg)
+    return lifted, inputs, places
+
+
+def _warn_of_hidden(arg: Any) -> None:
+    """Warns if the argument `arg`, by which there is no gradient, is known to hold tensors or layers."""
+    if isinstance(arg, types.FunctionType):
+        names = arg.__code__.co_names if arg.__closure__ is None else ()
+        found = [name for name in names if isinstance(arg.__globals__.get(name), (torch.Tensor, nn.Module))]
+        problem = (
+            f"there is no gradient by what the function {arg.__name__} uses of global variables, "
+            f"{', '.join(found)}: make them locals of an enclosing function, or arguments."
+        )
+    else:
+        fields = getattr(arg, "__dict__", {})
+        found = [name for name, v in fields.items() if isinstance(v, (torch.Tensor, nn.Module))]
+        problem = (
+            f"there is no gradient by what is in a {type(arg).__name__} ({', '.join(found)}): nothing says "
+            "which of its fields count: make the class a Layer, or a dataclass, or put @layer before it."
+        )
+    if found:
+        warnings.warn(problem, stacklevel=5)
 
 
 def explicit_gradient(f: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, ...]:
