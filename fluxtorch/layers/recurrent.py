@@ -140,13 +140,13 @@ class Recur(Layer):
             return None
         ps: Any = cell._parameters  # type: ignore[union-attr]
         Wi, Wh, b = ps.get("Wi"), ps.get("Wh"), ps.get("b")
-        if Wi is None or Wh is None or b is None or b.ndim != 1 or x.shape != (state[0].shape[0], Wi.shape[1]):
+        # What would be repeated in silence; of any other size or element type torch says that it doesn't fit.
+        if Wi is None or Wh is None or b is None or b.ndim != 1 or x.shape[0] != state[0].shape[0]:
             return None
-        dtype = Wi.dtype
-        for v in (x, *state, Wh, b):
-            if v.dtype is not dtype:
-                return None
-        state = _Rows(cell._one(x, state, Wi, Wh, b))  # type: ignore[union-attr,operator]
+        try:
+            state = _Rows(cell._one(x, state, Wi, Wh, b))  # type: ignore[union-attr,operator]
+        except RuntimeError:
+            return None
         self._keep(state, 1)
         return state[0]
 
@@ -331,13 +331,17 @@ def _stateful(m: Any, method: str) -> list[Any]:
     if not isinstance(m, Layer):
         return [x for x in fcollect(m) if hasattr(type(x), method)]
     edges, parts = _found.get(m, (None, []))
-    if edges is None or any(table.get(key) is not part for table, key, part in edges):
-        edges, parts = edges_of(m, trained=False), [x for x in fcollect(m) if x is not m and not isinstance(x, Tensor)]
+    if edges is None or not all([table.get(key) is part for table, key, part in edges]):
+        edges, parts = edges_of(m, trained=False), [x for x in fcollect(m) if x is not m and _has_state(x)]
         if edges is None:
             _found.pop(m, None)
         else:
             _found[m] = [edge for edge in edges if not isinstance(edge[2], Tensor)], parts
     return [x for x in (m, *parts) if hasattr(type(x), method)]
+
+
+def _has_state(x: Any) -> bool:
+    return hasattr(type(x), "reset_") or hasattr(type(x), "truncate_")
 
 
 class _Cell(Layer):
@@ -377,7 +381,10 @@ class _Cell(Layer):
         return (array(h),)
 
     def _operands(self, h: Any, x: Tensor, axes: int = 2) -> list[Tensor]:
-        """Input and state with a row for each of the batch, `Wi`, `Wh` and `b`, all of one element type."""
+        """Input and state with a row for each of the batch, `Wi`, `Wh` and `b`, all of one element type.
+
+        The state gets as many axes as an input may have.
+        """
         Wi, Wh, b = self.Wi, self.Wh, self.b
         if isinstance(x, OneHotArray):  # once, for each operation on it would make it so
             x = x.to_dense(Wi.dtype)
@@ -390,13 +397,11 @@ class _Cell(Layer):
         n, m = shape[1] if len(shape) > 1 else 1, Wh.shape[1]
         found = [x[None] if len(shape) == 1 else reversed_axes(x)]
         for v in h if type(h) is _Rows else [self._rows(v, m) for v in self._parts(h)]:
-            if v.shape[0] != n:
-                if v.shape[0] != 1:
-                    raise DimensionMismatch(
-                        f"layer {self} has a state for a batch of {v.shape[0]} and got {summary(x)}{self._remedy}"
-                    )
-                v = v.expand(n, -1)
-            found.append(v)
+            if v.shape[0] not in (1, n):
+                raise DimensionMismatch(
+                    f"layer {self} has a state for a batch of {v.shape[0]} and got {summary(x)}{self._remedy}"
+                )
+            found.append(v.expand(1, n, m) if axes > 2 else v if v.shape[0] == n else v.expand(n, m))
         found += Wi, Wh, Wi.new_zeros(Wi.shape[0]) if b is False else b if b.ndim == 1 else b[:, 0]
         dtype = Wi.dtype
         for v in found:
@@ -435,7 +440,7 @@ class _Cell(Layer):
         if x.is_cuda:  # cuDNN wants them in one piece of memory
             parts = torch.cat([a.reshape(-1) for a in arrays]).split_with_sizes([a.numel() for a in arrays])
             arrays = [part.view(a.shape) for part, a in zip(parts, arrays, strict=True)]
-        hs = [h[None].contiguous() for h in hs]
+        hs = [h.contiguous() for h in hs]
         y, *hs = kernel(x, hs if len(hs) > 1 else hs[0], arrays, True, 1, 0.0, torch.is_grad_enabled(), False, False)
         return _Rows([h[0] for h in hs]), reversed_axes(y)
 
