@@ -8,7 +8,9 @@ faster than torch.
 """
 
 import argparse
+import contextlib
 import copy
+import ctypes
 import math
 import os
 import statistics
@@ -32,6 +34,18 @@ except ImportError:
 Step = Callable[[], Any]
 # So many batches go through `train_` at each call, and as many steps are taken one by one of the others.
 TOGETHER = 10
+
+
+def keep_memory() -> None:
+    """Tells the C library, where it is GNU's, to keep what is freed, as torch does on a GPU.
+
+    Else it gives some of it back after each step, which in the next costs microseconds for each page.
+    How much is chance: where in memory something small happens to lie that is longer in use.
+    """
+    with contextlib.suppress(AttributeError, OSError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(-1, 2**30)  # M_TRIM_THRESHOLD
+        mallopt(-3, 2**25)  # M_MMAP_THRESHOLD
 
 
 def steps_of(program: Program) -> dict[str, Step]:
@@ -155,12 +169,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=0.3)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--chance", action="store_true", help="let the C library give memory back as it likes")
     parser.add_argument("--only", default="", help="programs whose name contains this")
     parser.add_argument("--markdown", help="a file for the tables")
     args = parser.parse_args()
     torch.manual_seed(0)
     # A network that has long fitted its one batch steps by denormal numbers, which a CPU is many times slower with.
     torch.set_flush_denormal(True)
+    if not args.chance:
+        keep_memory()
 
     lines: list[str] = []
 

@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import nn
 
 from fluxtorch import optimise
@@ -135,8 +134,7 @@ class _Step:
         if entries is None:
             update_explicit_(self._tree, self._model, self.grad)
         else:
-            with torch.no_grad():
-                step_all_(entries)
+            step_all_(entries)
         return value
 
     @property

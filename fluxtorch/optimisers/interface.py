@@ -169,8 +169,7 @@ def update_(tree: Any, model: Any, grad: Any) -> tuple[Any, Any]:
     """
     known = _known(tree, model, grad)
     if known is not None:
-        with torch.no_grad():
-            step_all_(known)
+        step_all_(known)
         return tree, model
     found: dict[int, list[Any]] = {}
     ties: list[tuple[torch.Tensor, torch.Tensor]] = []
@@ -248,12 +247,13 @@ def step_all_(entries: Any) -> None:
 
     When a rule refuses one of the gradients, nothing is changed.
     """
-    groups = _groups(entries)
+    groups, recording = _groups(entries), torch.is_grad_enabled()
+    torch.set_grad_enabled(False)
     before: list[Any] = []
-    if any([leaves[0].rule.may_raise(late=len(groups) == 1) for leaves, _, _ in groups]):
-        pairs = [pair for leaves, xs, _ in groups for pair in zip(leaves, xs, strict=True)]
-        before = [(leaf, copied(leaf.state), x, x.clone()) for leaf, x in pairs]
     try:
+        if any([leaves[0].rule.may_raise(late=len(groups) == 1) for leaves, _, _ in groups]):
+            pairs = [pair for leaves, xs, _ in groups for pair in zip(leaves, xs, strict=True)]
+            before = [(leaf, copied(leaf.state), x, x.clone()) for leaf, x in pairs]
         for leaves, xs, dxs in groups:
             states = [leaf.state for leaf in leaves]
             _check_device(states[0], xs[0])
@@ -264,6 +264,8 @@ def step_all_(entries: Any) -> None:
             leaf.state = state
             x.copy_(old)
         raise
+    finally:
+        torch.set_grad_enabled(recording)
 
 
 def _groups(entries: Any) -> list[Any]:
@@ -282,16 +284,18 @@ def _groups(entries: Any) -> list[Any]:
 
 def _check_device(state: Any, x: torch.Tensor) -> bool:
     """Raises `ValueError` if the first tensor in `state` is on another device than `x`; was there one?"""
+    if isinstance(state, torch.Tensor):
+        if state.device != x.device:
+            raise ValueError(
+                f"the optimiser's state is on {state.device} and the model on {x.device}: "
+                "call setup after moving the model, or move the state tree too"
+            )
+        return True
     if type(state) is tuple:
-        return any(_check_device(s, x) for s in state)
-    if not isinstance(state, torch.Tensor):
-        return False
-    if state.device != x.device:
-        raise ValueError(
-            f"the optimiser's state is on {state.device} and the model on {x.device}: "
-            "call setup after moving the model, or move the state tree too"
-        )
-    return True
+        for s in state:
+            if _check_device(s, x):
+                return True
+    return False
 
 
 def _pair(tree: Any, x: Any, grad: Any, model: Any, found: dict[int, list[Any]], ties: list[Any]) -> None:
