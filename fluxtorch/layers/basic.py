@@ -254,7 +254,7 @@ def activations(c: Any, x: Any) -> tuple[Any, ...]:
 
 
 # The activations that go element by element, so that they may be taken of an array with its axes reversed.
-ELEMENTWISE = {
+_ELEMENTWISE = {
     id(f)
     for f in (
         *(identity, tanh, torch.tanh, torch.relu, F.relu, torch.sigmoid),
@@ -348,12 +348,10 @@ class Dense(Layer):
 
     def _reversed(self, x: torch.Tensor) -> torch.Tensor | None:
         """What the layer does, in torch's order of axes; None if more is to be done, or it is watched."""
-        own: dict[str, Any] = self.__dict__
-        σ: Any = own.get("σ")
-        parameters = own["_parameters"]
-        W, b = parameters.get("weight"), parameters.get("bias")
-        if W is None or (b is None and own.get("bias") is not False) or id(σ) not in ELEMENTWISE or has_hooks(self):
+        found = plain_fields(self)
+        if found is None:
             return None
+        W, b, σ = found
         try:
             y = F.linear(x, W, b)
         except RuntimeError:  # of sizes or types, about which `__call__` has more to say
@@ -362,6 +360,19 @@ class Dense(Layer):
 
     def __str__(self) -> str:
         return f"Dense({self.weight.shape[1]} => {self.weight.shape[0]}{options(self)})"
+
+
+def plain_fields(m: Layer) -> tuple[torch.Tensor, torch.Tensor | None, Callable[[torch.Tensor], torch.Tensor]] | None:
+    """The weight, the bias and the activation of `m`, if it does with them what it does in any order of axes.
+
+    None if one is no parameter, the activation doesn't go element by element, or more happens at a call.
+    """
+    own: dict[str, Any] = m.__dict__
+    parameters, σ = own["_parameters"], own.get("σ")
+    W, b = parameters.get("weight"), parameters.get("bias")
+    if W is None or (b is None and own.get("bias") is not False) or id(σ) not in _ELEMENTWISE or has_hooks(m):
+        return None
+    return W, b, σ  # type: ignore[return-value]
 
 
 def is_watched(m: Layer) -> bool:

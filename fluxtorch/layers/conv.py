@@ -12,7 +12,6 @@ from fluxtorch.base import identity
 from fluxtorch.errors import DimensionMismatch
 from fluxtorch.initialisers import create_bias, glorot_uniform
 from fluxtorch.layers.basic import (
-    ELEMENTWISE,
     act,
     at_most,
     bias_and_act,
@@ -20,6 +19,7 @@ from fluxtorch.layers.basic import (
     initial,
     is_size,
     match_eltype,
+    plain_fields,
     size_check,
     tensor_input,
     weights,
@@ -278,10 +278,11 @@ class Conv(_Convolution):
 
     def _reversed(self, x: torch.Tensor) -> torch.Tensor | None:
         """What the layer does, in torch's order of axes; None if more is to be done, or it is watched."""
-        w, b, σ = self._parameters.get("weight"), self.bias, self.σ
-        if w is None or x.ndim != w.ndim or x.dtype is not w.dtype or id(σ) not in ELEMENTWISE or has_hooks(self):
+        found = plain_fields(self)
+        if found is None or x.ndim != found[0].ndim:
             return None
-        y = conv_reversed(x, w, None if b is False else b, self.stride, self.pad, self.dilation, self.groups)
+        w, b, σ = found
+        y = conv_reversed(x, w, b, self.stride, self.pad, self.dilation, self.groups)
         return y if y is None or σ is identity else σ(y)
 
     def __str__(self) -> str:

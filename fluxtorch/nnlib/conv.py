@@ -28,6 +28,7 @@ __all__ = [
 
 Kernels: TypeAlias = "tuple[Callable[..., torch.Tensor], ...]"
 
+_AXES = ((0,), (0, 1), (0, 1, 2))
 _CONV: Kernels = (F.conv1d, F.conv2d, F.conv3d)
 _TRANSPOSED: Kernels = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
 _MAXPOOL: Kernels = (F.max_pool1d, F.max_pool2d, F.max_pool3d)  # type: ignore[assignment]
@@ -107,7 +108,7 @@ def _check_window(x: torch.Tensor, k: Sequence[int], pad: tuple[int, ...], dilat
 
 
 def _flip(w: torch.Tensor, n: int) -> torch.Tensor:
-    return w.flip(tuple(range(n))) if any(size > 1 for size in w.shape[:n]) else w
+    return w.flip(_AXES[n - 1]) if w.shape[:n].numel() != 1 else w
 
 
 def conv(
@@ -248,7 +249,8 @@ def _least(dtype: torch.dtype) -> float:
     return torch.finfo(dtype).min if dtype.is_floating_point else torch.iinfo(dtype).min
 
 
-# The same in torch's order of axes, for the fields of a layer in a chain; None where there is more to do, or to say.
+# The same in torch's order of axes, for the fields of a layer in a chain; None where there is more to do, or to say:
+# of sizes and types that don't fit, the functions above know more than torch.
 
 
 def conv_reversed(
@@ -261,10 +263,13 @@ def conv_reversed(
     groups: int,
 ) -> torch.Tensor | None:
     n = w.ndim - 2
-    sides = _sides(x, w.shape[:n], pad, dilation)
-    if sides is None or x.shape[1] != w.shape[-2] * groups:
+    sides = _sides(pad, n)
+    if sides is None:
         return None
-    return _CONV[n - 1](x, reversed_axes(_flip(w, n)), bias, stride[::-1], sides[::-1], dilation[::-1], groups)
+    try:
+        return _CONV[n - 1](x, reversed_axes(_flip(w, n)), bias, stride[::-1], sides[::-1], dilation[::-1], groups)
+    except RuntimeError:
+        return None
 
 
 def maxpool_reversed(
@@ -283,21 +288,15 @@ def _pool_reversed(
     kernels: Kernels, x: torch.Tensor, k: tuple[int, ...], stride: tuple[int, ...], pad: tuple[int, ...]
 ) -> torch.Tensor | None:
     n = len(k)
-    if x.ndim != n + 2 or not x.is_floating_point():
+    sides = _sides(pad, n)
+    if sides is None or x.ndim != n + 2 or not x.is_floating_point():
         return None
-    sides = _sides(x, k, pad, (1,) * n)
-    if sides is None or any(2 * p > size for p, size in zip(sides, k, strict=True)):
+    try:
+        return kernels[n - 1](x, k[::-1], stride[::-1], sides[::-1])
+    except RuntimeError:
         return None
-    return kernels[n - 1](x, k[::-1], stride[::-1], sides[::-1])
 
 
-def _sides(
-    x: torch.Tensor, k: Sequence[int], pad: tuple[int, ...], dilation: tuple[int, ...]
-) -> tuple[int, ...] | None:
-    """What `pad` adds on either side of each axis, if that is the same, and if a window of size `k` fits then."""
-    sides = pad if len(pad) == len(k) else pad[::2] if pad[::2] == pad[1::2] else None
-    if sides is not None:
-        for length, size, p, d in zip(x.shape[:1:-1], k, sides, dilation, strict=True):
-            if length + 2 * p <= (size - 1) * d:
-                return None
-    return sides
+def _sides(pad: tuple[int, ...], n: int) -> tuple[int, ...] | None:
+    """What `pad` adds on either side of each of `n` axes, if that is the same."""
+    return pad if len(pad) == n else pad[::2] if pad[::2] == pad[1::2] else None
