@@ -298,7 +298,7 @@ def _planned(x: nn.Module, to: Lifted) -> Any:
     plan = _plans.get(x)
     if plan is not None and plan.holds():
         to.leaves, to.seen, to.plan = list(plan.leaves), set(plan.ids), plan
-        to.own = all([_fresh(v) for v in plan.leaves])
+        to.own = all([v.is_leaf and _holders(v) == 1 for v in plan.leaves])
         return plan.place
     place = module_map(x, to)
     edges = None if to.borrowed or to.standins or any(map(is_spread, to.leaves)) else edges_of(x)
@@ -342,11 +342,12 @@ def collect(place: Any, grads: Sequence[torch.Tensor | None]) -> Any:
     if type(place) is not tuple:
         return None if place is None else grads[place] if type(place) is int else _number_gradient(grads[place.leaf])
     kids, places = place
-    values = [None if p is None else grads[p] if type(p) is int else collect(p, grads) for p in places]
-    for value in values:
-        if value is not None:
-            return _like(kids, values)
-    return None
+    values, found = [], False
+    for p in places:
+        value = None if p is None else grads[p] if type(p) is int else collect(p, grads)
+        found = found or value is not None
+        values.append(value)
+    return _like(kids, values) if found else None
 
 
 def _collected(places: Sequence[Any], grads: Sequence[torch.Tensor | None], lifted: Lifted) -> tuple[Any, ...]:
