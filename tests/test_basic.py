@@ -316,6 +316,9 @@ class TestChain:
             torch.testing.assert_close(m(x), activations(m, x)[-1])
         m = Chain(Dense(3, 4, tanh), Dense(4, 2))
         torch.testing.assert_close(m(x.double()), m(x))
+        for f in (relu, σ, tanh_fast):
+            with pytest.raises(TypeError, match="takes a real number"):
+                Chain(Dense(torch.randn(2, 3).to(torch.complex64), True, f))(x.to(torch.complex64))
         assert m(x.to(torch.complex64)).dtype == torch.complex64 and m(torch.ones(3, 5).int()).dtype == torch.float32
 
     @pytest.mark.parametrize("bad", [3, "relu", None])

@@ -253,16 +253,17 @@ def activations(c: Any, x: Any) -> tuple[Any, ...]:
     return tuple(results)
 
 
-# The activations that go element by element, so that they may be taken of an array with its axes reversed.
-_ELEMENTWISE = {
-    id(f)
+# The activations that go element by element, so that they may be taken of an array with its axes reversed; two of them
+# by the names under which torch has the same.
+_ELEMENTWISE: dict[int, Any] = {
+    id(f): f
     for f in (
-        *(identity, tanh, torch.tanh, torch.relu, F.relu, torch.sigmoid),
-        *(activations_.relu, activations_.σ, activations_.gelu, activations_.swish, activations_.mish),
-        *(activations_.leakyrelu, activations_.elu, activations_.selu, activations_.celu, activations_.softplus),
-        *(activations_.relu6, activations_.hardtanh, activations_.tanh_fast, activations_.sigmoid_fast),
+        *(identity, torch.tanh, torch.relu, F.relu, torch.sigmoid),
+        *(activations_.σ, activations_.gelu, activations_.swish, activations_.mish, activations_.leakyrelu),
+        *(activations_.elu, activations_.selu, activations_.celu, activations_.softplus, activations_.relu6),
+        *(activations_.hardtanh, activations_.tanh_fast, activations_.sigmoid_fast),
     )
-}
+} | {id(tanh): torch.tanh, id(activations_.relu): torch.relu}
 _GLOBAL_HOOKS = (
     torch_modules._global_forward_hooks,
     torch_modules._global_forward_pre_hooks,
@@ -354,9 +355,9 @@ class Dense(Layer):
         W, b, σ = found
         try:
             y = F.linear(x, W, b)
+            return y if σ is identity else σ(y)
         except RuntimeError:  # of sizes or types, about which `__call__` has more to say
             return None
-        return y if σ is identity else σ(y)
 
     def __str__(self) -> str:
         return f"Dense({self.weight.shape[1]} => {self.weight.shape[0]}{options(self)})"
@@ -368,11 +369,11 @@ def plain_fields(m: Layer) -> tuple[torch.Tensor, torch.Tensor | None, Callable[
     None if one is no parameter, the activation doesn't go element by element, or more happens at a call.
     """
     own: dict[str, Any] = m.__dict__
-    parameters, σ = own["_parameters"], own.get("σ")
+    parameters, σ = own["_parameters"], _ELEMENTWISE.get(id(own.get("σ")))
     W, b = parameters.get("weight"), parameters.get("bias")
-    if W is None or (b is None and own.get("bias") is not False) or id(σ) not in _ELEMENTWISE or has_hooks(m):
+    if W is None or (b is None and own.get("bias") is not False) or σ is None or has_hooks(m):
         return None
-    return W, b, σ  # type: ignore[return-value]
+    return W, b, σ
 
 
 def is_watched(m: Layer) -> bool:

@@ -282,8 +282,11 @@ class Conv(_Convolution):
         if found is None or x.ndim != found[0].ndim:
             return None
         w, b, σ = found
-        y = conv_reversed(x, w, b, self.stride, self.pad, self.dilation, self.groups)
-        return y if y is None or σ is identity else σ(y)
+        try:
+            y = conv_reversed(x, w, b, self.stride, self.pad, self.dilation, self.groups)
+            return y if y is None or σ is identity else σ(y)
+        except RuntimeError:  # of sizes or types, about which `__call__` has more to say
+            return None
 
     def __str__(self) -> str:
         return self._shown(self.weight.shape[-2] * self.groups, self.weight.shape[-1]) + ")"

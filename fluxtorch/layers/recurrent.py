@@ -128,15 +128,22 @@ class Recur(Layer):
         if len(xs) == 1 and isinstance(xs[0], Tensor) and xs[0].ndim == 3:
             steps = xs[0].shape[2]
             state, y = self._fold(state, xs[0])
+            y = reversed_axes(y)
         else:
             state, y = self._step(state, *xs)
         self._keep(state, steps)
         return y
 
     def _reversed(self, x: Tensor) -> Tensor | None:
-        """One step for a matrix, in torch's order of axes; None if more is to be done, or this layer is watched."""
+        """Its steps for an array, in torch's order of axes; None if more is to be done, or this layer is watched."""
+        if has_hooks(self):
+            return None
         cell, state = self._modules.get("cell"), self._now()
-        if type(state) is not _Rows or not _is_known(cell) or has_hooks(self):
+        if x.ndim == 3:
+            state, y = self._fold(state, reversed_axes(x))
+            self._keep(state, x.shape[0])
+            return y
+        if type(state) is not _Rows or not _is_known(cell):
             return None
         ps: Any = cell._parameters  # type: ignore[union-attr]
         Wi, Wh, b = ps.get("Wi"), ps.get("Wh"), ps.get("b")
@@ -170,6 +177,7 @@ class Recur(Layer):
         return result
 
     def _fold(self, state: Any, x: Tensor) -> tuple[Any, Tensor]:
+        """The state after all steps through `(features, batch, time)`, and the outputs in torch's order of axes."""
         if x.shape[2] == 0:
             raise DimensionMismatch(f"layer {self} expects at least one time step, but got {summary(x)}")
         kernel = self.cell._kernel() if _is_known(self.cell) else None
@@ -179,7 +187,7 @@ class Recur(Layer):
         for x_t in x.unbind(2):
             state, y = self._step(state, x_t)
             ys.append(reversed_axes(torch.as_tensor(y)))
-        return state, reversed_axes(torch.stack(ys))
+        return state, torch.stack(ys)
 
     def _watch(self, state: Any, steps: int) -> None:
         mine = vars(self)
@@ -200,9 +208,12 @@ class Recur(Layer):
 
     def reset_(self) -> Any:
         """Restores the first state, and returns it."""
+        self._restart()
+        return self._start()
+
+    def _restart(self) -> None:
         vars(self).update(_state=None, _fresh=True, _steps=0)
         self._here()
-        return self._start()
 
     def truncate_(self) -> None:
         """Makes the state a constant."""
@@ -300,8 +311,12 @@ def reset_(m: Any) -> Any:
     >>> reset_(y).detach()
     tensor([[0.]])
     """
-    states = [type(x).reset_(x) for x in _stateful(m, "reset_")]
-    return states[0] if isinstance(m, Recur) else None
+    for x in _stateful(m, "reset_"):
+        if type(x).reset_ is Recur.reset_:
+            x._restart()
+        else:
+            type(x).reset_(x)
+    return m._start() if isinstance(m, Recur) else None
 
 
 def truncate_(m: Any) -> None:
@@ -434,7 +449,7 @@ class _Cell(Layer):
         return new, new[0][0] if x.ndim == 1 else new[0].t()
 
     def _run(self, kernel: Any, h: Any, x: Tensor) -> tuple[_Rows, Tensor]:
-        """All steps through `(features, batch, time)` by one of torch's kernels."""
+        """What `_fold` gives, by one of torch's kernels."""
         x, *hs, Wi, Wh, b = self._operands(h, x, axes=3)
         arrays = [Wi, Wh, b, torch.zeros_like(b)]
         if x.is_cuda:  # cuDNN wants them in one piece of memory
@@ -442,7 +457,7 @@ class _Cell(Layer):
             arrays = [part.view(a.shape) for part, a in zip(parts, arrays, strict=True)]
         hs = [h.contiguous() for h in hs]
         y, *hs = kernel(x, hs if len(hs) > 1 else hs[0], arrays, True, 1, 0.0, torch.is_grad_enabled(), False, False)
-        return _Rows([h[0] for h in hs]), reversed_axes(y)
+        return _Rows([h[0] for h in hs]), y
 
     def __call__(self, h: Any, x: Any) -> tuple[Any, Tensor]:
         x = tensor_input(self, x)

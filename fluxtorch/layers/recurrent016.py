@@ -290,7 +290,7 @@ class Recurrence(Layer):
                 ys.append(y)
             return stack(ys, 1), _unrolled(state, x.ndim > 2)
         rows, y = cell._run(kernel, state, x.transpose(1, 2) if x.ndim > 2 else x[:, None])
-        return y.transpose(1, 2) if x.ndim > 2 else y[:, 0], _unrolled(rows, x.ndim > 2)
+        return y.permute(2, 0, 1) if x.ndim > 2 else y[:, 0].t(), _unrolled(rows, x.ndim > 2)
 
 
 _KINDS = (RNNCell, LSTMCell, GRUCell, GRUv3Cell)

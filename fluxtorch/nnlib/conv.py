@@ -249,8 +249,8 @@ def _least(dtype: torch.dtype) -> float:
     return torch.finfo(dtype).min if dtype.is_floating_point else torch.iinfo(dtype).min
 
 
-# The same in torch's order of axes, for the fields of a layer in a chain; None where there is more to do, or to say:
-# of sizes and types that don't fit, the functions above know more than torch.
+# The same in torch's order of axes, for the fields of a layer in a chain; None where there is more to do. About sizes
+# and types that don't fit, the functions above say more than torch does.
 
 
 def conv_reversed(
@@ -266,10 +266,7 @@ def conv_reversed(
     sides = _sides(pad, n)
     if sides is None:
         return None
-    try:
-        return _CONV[n - 1](x, reversed_axes(_flip(w, n)), bias, stride[::-1], sides[::-1], dilation[::-1], groups)
-    except RuntimeError:
-        return None
+    return _CONV[n - 1](x, reversed_axes(_flip(w, n)), bias, stride[::-1], sides[::-1], dilation[::-1], groups)
 
 
 def maxpool_reversed(
