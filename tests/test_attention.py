@@ -301,6 +301,21 @@ class TestScoresOnDemand:
         close(val[1][1], mha(*qkv)[1].detach())
         assert val[1][1].grad_fn is None
 
+    def test_hooks_on_projections_and_other_projections(self):
+        m, x, seen = MultiHeadAttention(4, nheads=2), torch.randn(4, 3, 2), []
+        y = m(x)[0]
+        for f in (m.q_proj, m.out_proj):
+            f.register_forward_hook(lambda f, given, out: seen.append((given[0].shape, out.shape)))
+        assert torch.equal(m(x)[0], y) and seen == [((4, 3, 2), (4, 3, 2))] * 2
+        m.v_proj = lambda x: 2 * x
+        W = m.out_proj.weight
+        torch.testing.assert_close(m(x[:, :1])[0], torch.einsum("ij,jkl->ikl", W, 2 * x[:, :1]))
+
+    def test_one_hot_input(self):
+        m, x = MultiHeadAttention(4, nheads=2), Flux.onehotbatch([[0, 1, 2], [3, 2, 1]], range(4))
+        for a, b in zip(m(x), m(x.to_dense(torch.float32)), strict=True):
+            torch.testing.assert_close(a, b)
+
     def test_hooks_and_dropout(self, mha, qkv):
         seen = []
         handle = mha.register_forward_hook(lambda m, i, out: seen.append(type(out)))

@@ -1524,6 +1524,23 @@ class TestLayerNormInGradient:
         torch.testing.assert_close(gm.diag.bias, wm.diag.bias)
         torch.testing.assert_close(withgradient(lambda m: ((y := m(x)).sum(), y), m).val[1], self.parts(m, x).detach())
 
+    @pytest.mark.parametrize("eps", [1e-5, 1e-12, 1e-30])
+    @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+    def test_any_deviation_in_float32(self, scale, eps):
+        m, x = LayerNorm(6, eps=eps), torch.randn(6, 4) * scale
+        x[:, 1] = 0  # no deviation at all
+        loss = lambda m, x: (m(x) ** 3).sum()  # noqa: E731
+        gm, gx = gradient(loss, m, x)
+        wm, wx = gradient(loss, f64(m), x.double())
+        assert gx.isfinite().all() and gx[:, 1].abs().max() == wx[:, 1].abs().max() == 0
+        torch.testing.assert_close(gx.double(), wx, rtol=1e-3, atol=1e-4 / scale)
+        torch.testing.assert_close(gm.diag.scale.double(), wm.diag.scale, rtol=1e-4, atol=1e-4)
+
+    def test_without_epsilon_and_deviation_there_is_no_number(self):
+        m = LayerNorm(2, eps=0)
+        assert withgradient(lambda m: m(torch.ones(2, 3)).sum(), m).val.isnan()
+        assert m(torch.ones(2, 3)).isnan().all()
+
     def test_finite_differences(self):
         m = f64_layer(LayerNorm(4, eps=0.1))
         x = torch.randn(4, 3, dtype=torch.float64)

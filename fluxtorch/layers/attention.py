@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 
+from fluxtorch.arrays import reversed_axes
 from fluxtorch.base import identity
 from fluxtorch.initialisers import glorot_uniform
-from fluxtorch.layers.basic import Dense, is_size, is_watched, whole
+from fluxtorch.layers.basic import Dense, in_torch_order, is_size, is_watched, tensor_input, whole
 from fluxtorch.layers.layer import Layer, layer
 from fluxtorch.layers.normalise import Dropout, is_active
 from fluxtorch.layers.show import optional
-from fluxtorch.nnlib.attention import Attended, dot_product_attention
+from fluxtorch.nnlib.attention import Attended, attention_reversed
 from fluxtorch.printing import show
 
 __all__ = ["MultiHeadAttention"]
@@ -81,15 +82,16 @@ class MultiHeadAttention(Layer):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         k_in = q_in if k_in is None else k_in
         v_in = k_in if v_in is None else v_in
-        q, k, v = self.q_proj(q_in), self.k_proj(k_in), self.v_proj(v_in)
+        projections = (self.q_proj, q_in), (self.k_proj, k_in), (self.v_proj, v_in)
+        q, k, v = [in_torch_order(f, reversed_axes(tensor_input(f, x))) for f, x in projections]
         drop = self.attn_drop
         if type(drop) is Dropout and not is_watched(drop) and not (drop.p and is_active(drop)):
             drop = identity
-        attended = dot_product_attention(q, k, v, bias, fdrop=drop, mask=mask, nheads=self.nheads)
-        y = self.out_proj(attended[0])
-        if type(attended) is Attended and not is_watched(self):  # who looks on expects a plain tuple
-            return Attended(y, attended.scores)
-        return y, attended[1]
+        y, scores = attention_reversed(q, k, v, bias, drop, mask, self.nheads)
+        y = reversed_axes(in_torch_order(self.out_proj, y))
+        if callable(scores) and not is_watched(self):  # who looks on expects a plain tuple
+            return Attended(y, scores)
+        return y, scores() if callable(scores) else scores
 
     def __str__(self) -> str:
         (qk, q_in), (_, k_in), (out, v) = (f.weight.shape for f in (self.q_proj, self.k_proj, self.out_proj))

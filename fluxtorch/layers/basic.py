@@ -219,7 +219,7 @@ class Chain(Layers):
     def __call__(self, x: Any, *more: Any) -> Any:
         x = (x, *more) if more else x
         xr = None  # in the place of x, the same with its axes in torch's order
-        unseen = not (any(_GLOBAL_HOOKS) or torch.compiler.is_compiling())
+        unseen = not _all_watched()
         for f in self.layers:
             if unseen and (f is flatten or "_reversed" in type(f).__dict__):
                 given = reversed_axes(x) if xr is None and type(x) is torch.Tensor and x.ndim > 1 else xr
@@ -270,6 +270,11 @@ _GLOBAL_HOOKS = (
     torch_modules._global_backward_hooks,
     torch_modules._global_backward_pre_hooks,
 )
+
+
+def _all_watched() -> bool:
+    """Does more happen at a call of any module, by torch's global hooks, or is it compiled?"""
+    return any(_GLOBAL_HOOKS) or torch.compiler.is_compiling()
 
 
 class Dense(Layer):
@@ -376,9 +381,17 @@ def plain_fields(m: Layer) -> tuple[torch.Tensor, torch.Tensor | None, Callable[
     return W, b, σ
 
 
+def in_torch_order(f: Any, x: torch.Tensor) -> torch.Tensor:
+    """What the layer `f` does with the array `x`, where both `x` and the result have torch's order of axes."""
+    y = None
+    if type(x) is torch.Tensor and "_reversed" in type(f).__dict__ and not _all_watched():
+        y = f._reversed(x)
+    return y if y is not None else reversed_axes(f(reversed_axes(x)))  # type: ignore[no-any-return]
+
+
 def is_watched(m: Layer) -> bool:
     """Does more happen at a call of `m` than its forward: are there hooks, or is it compiled?"""
-    return has_hooks(m) or any(_GLOBAL_HOOKS) or torch.compiler.is_compiling()
+    return has_hooks(m) or _all_watched()
 
 
 def has_hooks(m: nn.Module) -> bool:

@@ -19,7 +19,7 @@ from fluxtorch.initialisers import ones32, zeros32
 from fluxtorch.layers.basic import Scale, act, is_size, is_watched, size_check, tensor_input, whole
 from fluxtorch.layers.layer import Layer, layer
 from fluxtorch.layers.show import optional
-from fluxtorch.mlutils.arrays import moments, normalise
+from fluxtorch.mlutils.arrays import normalise
 from fluxtorch.namedtuples import NamedTuple, fold
 from fluxtorch.nnlib.dropout import dropout, probability
 from fluxtorch.printing import show
@@ -248,11 +248,13 @@ class LayerNorm(Layer):
 
     def _fused(self, x: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor) -> torch.Tensor | None:
         """Normalised, scaled and shifted in one go, in torch's order of axes; None where that isn't for `x`."""
-        if x.dtype not in (torch.float32, torch.float64) or not within_gradient() or nested():
+        if x.dtype not in (torch.float32, torch.float64) or not (self.ε and within_gradient()) or nested():
             return None
         if torch.compiler.is_compiling() or torch.is_autocast_enabled(x.device.type) or not x.numel():
             return None
-        return _Normalised.apply(x, scale, bias, self.ε)[0]  # type: ignore[no-any-return]
+        if torch._C._are_functorch_transforms_active():  # vmap, say
+            return None
+        return _Normalised.apply(x, scale, bias, self.ε)  # type: ignore[no-any-return]
 
     def __str__(self) -> str:
         return (
@@ -263,37 +265,35 @@ class LayerNorm(Layer):
 
 
 class _Normalised(torch.autograd.Function):
-    """`(x - μ) / (σ + ε) * scale + bias` along the last axes, those of `scale`; keeps `x`, μ and σ for the way back."""
+    """`(x - μ) / (σ + ε) * scale + bias` along the last axes, those of `scale`. Beside `x`, μ and 1 / σ are kept."""
 
-    generate_vmap_rule = True
-
+    # With a setup_context by itself, torch would read the signature at each call, which takes as long as the kernels.
     @staticmethod
-    def forward(x: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor, ε: float) -> Any:
-        μ, centred, σ = moments(x, tuple(range(-scale.ndim, 0)))
-        return torch.addcmul(bias, centred * (1 / (σ + ε)), scale), μ, σ
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        x, scale, bias, ctx.ε = inputs
-        ctx.mark_non_differentiable(*output[1:])
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(x, scale, bias, *output[1:])
+    def forward(ctx: Any, x: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor, ε: float) -> torch.Tensor:
+        y, μ, rσ = torch.native_layer_norm(x, scale.shape, None, None, torch.finfo(x.dtype).tiny)
+        ctx.save_for_backward(x, scale, bias, μ, rσ)
+        ctx.ε = ε
+        return torch.addcmul(bias, y.mul_(_shrinking(rσ, ε)), scale)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, g: Any, *_: Any) -> Any:
-        if g is None:
-            return None, None, None, None
-        x, scale, bias, μ, σ = ctx.saved_tensors
-        r = 1 / (σ + ctx.ε)
+    def backward(ctx: Any, g: Any) -> Any:
+        x, scale, bias, μ, rσ = ctx.saved_tensors
+        r = _shrinking(rσ, ctx.ε).mul_(rσ)
         mask = list(ctx.needs_input_grad[:3])
         dx, dscale, dbias = torch.ops.aten.native_layer_norm_backward(g, x, scale.shape, μ, r, scale, bias, mask)
         if mask[0]:
-            # Torch's kernel takes 1 / r for √(σ² + ε), which changes with x otherwise than σ + ε does.
+            # Torch's kernel takes 1 / r for √(σ² + ε), which changes with x otherwise than σ + ε does. Beginning with
+            # q, which is 0 where σ is, no product is too large.
             centred = x - μ
             q = (g * scale).mul_(centred).mean(tuple(range(-scale.ndim, 0)), keepdim=True)
-            dx.addcmul_(centred, torch.where(σ == 0, 0, q * (ctx.ε * r**3 / σ)), value=-1)
+            dx.addcmul_(centred, q.mul_(r).mul_(r).mul_(r).mul_(rσ), value=-ctx.ε)
         return dx, dscale, dbias, None
+
+
+def _shrinking(rσ: torch.Tensor, ε: float) -> torch.Tensor:
+    """`σ / (σ + ε)`, from `1 / σ`."""
+    return rσ.mul(ε).add_(1).reciprocal_()
 
 
 def hasaffine(m: Any) -> bool:

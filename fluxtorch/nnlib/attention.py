@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -47,17 +46,25 @@ def dot_product_attention(
     >>> y.shape, scores.shape
     (torch.Size([20, 20, 2]), torch.Size([30, 20, 5, 2]))
     """
-    q, k, v = (floats(tensor("dot_product_attention", x)) for x in (query, key, value))
-    nheads = whole("nheads", nheads, 1)
+    q, k, v = [reversed_axes(floats(tensor("dot_product_attention", x))) for x in (query, key, value)]
+    y, scores = attention_reversed(q, k, v, bias, fdrop, mask, whole("nheads", nheads, 1))
+    return Attended(reversed_axes(y), scores) if callable(scores) else (reversed_axes(y), scores)
+
+
+def attention_reversed(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: Any, fdrop: Callable[[Any], Any], mask: Any, nheads: int
+) -> tuple[torch.Tensor, Any]:
+    """The same in torch's order of axes, but for the scores; in the place of those it may give what computes them."""
     _check(q, k, v, nheads)
-    batch = q.shape[2:]
-    q, k, v = (_split(x, nheads) for x in (q, k, v))
+    batch = q.shape[:-2]
+    n = math.prod(batch)
+    q, k, v = [x.reshape(n, x.shape[-2], nheads, x.shape[-1] // nheads).transpose(1, 2) for x in (q, k, v)]
 
     def scores() -> torch.Tensor:
         return reversed_axes(_scores(q, k, bias, mask, fdrop))
 
     def shaped(α: torch.Tensor) -> torch.Tensor:
-        return reversed_axes(α.reshape(*batch[::-1], *α.shape[1:]))
+        return reversed_axes(α.reshape(*batch, *α.shape[1:]))
 
     # In training torch's kernel spares the memory of the scores. It has no second derivative, and no masks here: where
     # one leaves nothing, its NaN are others.
@@ -68,8 +75,8 @@ def dot_product_attention(
         α, v = alike(scores(), v)
         y = torch.matmul(α, v)
     y = y.transpose(1, 2)
-    y = reversed_axes(y.reshape(*batch[::-1], y.shape[1], y.shape[2] * y.shape[3]))
-    return Attended(y, lambda: shaped(scores())) if α is None else (y, shaped(α))
+    y = y.reshape(*batch, y.shape[1], y.shape[2] * y.shape[3])
+    return y, (lambda: shaped(scores())) if α is None else shaped(α)
 
 
 class Attended(tuple[Any, ...]):
@@ -83,12 +90,19 @@ class Attended(tuple[Any, ...]):
     tensor([0.])
     """
 
-    scores: Callable[[], torch.Tensor]
+    _compute: Callable[[], torch.Tensor]
+    _scores: torch.Tensor | None
 
     def __new__(cls, y: torch.Tensor, scores: Callable[[], torch.Tensor]) -> Attended:
         pair = super().__new__(cls, (y, None))
-        pair.scores = functools.cache(scores)
+        pair._compute, pair._scores = scores, None
         return pair
+
+    def scores(self) -> torch.Tensor:
+        """The second of the pair, computed once."""
+        if self._scores is None:
+            self._scores = self._compute()
+        return self._scores
 
     def whole(self) -> tuple[Any, ...]:
         """A plain tuple of both."""
@@ -158,28 +172,22 @@ def _check(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, nheads: int) -> No
     why = None
     if q.ndim < 2 or not q.ndim == k.ndim == v.ndim:
         why = "they must have as many axes, (features, length, batch...)"
-    elif not q.shape[2:] == k.shape[2:] == v.shape[2:]:
+    elif not q.shape[:-2] == k.shape[:-2] == v.shape[:-2]:
         why = "their batch axes must be the same"
-    elif q.shape[0] != k.shape[0]:
+    elif q.shape[-1] != k.shape[-1]:
         why = "query and key must have as many features, axis 0"
-    elif k.shape[1] != v.shape[1]:
+    elif k.shape[-2] != v.shape[-2]:
         why = "key and value must be of the same length, axis 1"
-    elif any(x.shape[0] % nheads for x in (q, k, v)):
+    elif any([x.shape[-1] % nheads for x in (q, k, v)]):
         why = f"the features, axis 0, must be divisible by nheads, {nheads}"
     if why:
-        raise DimensionMismatch(
-            f"dot_product_attention got as query a {summary(q)}, as key a {summary(k)}, as value a {summary(v)}: {why}"
-        )
-
-
-def _split(x: torch.Tensor, nheads: int) -> torch.Tensor:
-    """`(features, length, batch...)` in reversed order by heads: `(batch, nheads, length, features ÷ nheads)`."""
-    xr = reversed_axes(x).reshape(math.prod(x.shape[2:]), x.shape[1], nheads, x.shape[0] // nheads)
-    return xr.transpose(1, 2)
+        query, key, value = [summary(reversed_axes(x)) for x in (q, k, v)]
+        problem = f"dot_product_attention got as query a {query}, as key a {key}, as value a {value}: {why}"
+        raise DimensionMismatch(problem)
 
 
 def _scores(q: torch.Tensor, k: torch.Tensor, bias: Any, mask: Any, fdrop: Callable[[Any], Any]) -> torch.Tensor:
-    """The scores, in Flux's order, of a query and a key as `_split` gives them."""
+    """The scores, in Flux's order, of a query and a key `(batch, nheads, length, features)`."""
     q, k = alike(q, k)
     logits = torch.matmul(q / math.sqrt(q.shape[-1]), k.transpose(-2, -1))
     if bias is not None:
