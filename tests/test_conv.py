@@ -19,12 +19,14 @@ from fluxtorch.errors import DimensionMismatch
 from fluxtorch.functors import children
 from fluxtorch.initialisers import ones32, rand32, zeros32
 from fluxtorch.layers import (
+    BatchNorm,
     Chain,
     Conv,
     ConvTranspose,
     CrossCor,
     Dense,
     DepthwiseConv,
+    Dropout,
     MaxPool,
     MeanPool,
     SamePad,
@@ -1357,6 +1359,11 @@ def one_by_one(m, x):
         ((Conv((2, 2), 2 | to | 4, softmax), MaxPool((2, 2)), CrossCor((2, 2), 4 | to | 1)), (6, 6, 2, 5)),
         ((Dense(4 | to | 3, relu), Dense(3 | to | 2), Flux.flatten), (4, 3, 5)),
         ((MaxPool((3, 3), pad=2, stride=2), MeanPool((2, 2))), (7, 7, 2, 5)),
+        (
+            (Conv((3, 3), 2 | to | 4), BatchNorm(4, relu), Dropout(0), Flux.flatten, BatchNorm(64, affine=False)),
+            (6, 6, 2, 5),
+        ),
+        ((BatchNorm(2, softmax, track_stats=False), Conv((3, 3), 2 | to | 4), Dropout(1, dims=2)), (6, 6, 2, 5)),
     ],
 )
 def test_in_a_chain_as_one_by_one(layers, size):
@@ -1369,9 +1376,26 @@ def test_in_a_chain_as_one_by_one(layers, size):
         torch.testing.assert_close(a, b)
 
 
+def test_statistics_and_choices_in_a_chain():
+    m, x = Chain(Conv((1, 1), 2 | to | 3), BatchNorm(3), Dropout(0.5)), torch.randn(4, 5, 2, 6)
+    alone = copy.deepcopy(m)
+    y = withgradient(lambda m: ((y := m(x)).sum(), y), m).val[1]
+    z = withgradient(lambda m: ((z := m[1](m[0](x))).sum(), z), alone).val[1]
+    assert set((y / z).round(decimals=4).unique().tolist()) == {0.0, 2.0}
+    torch.testing.assert_close(m[1].μ, alone[1].μ)
+    torch.testing.assert_close(m[1].σ2, alone[1].σ2)
+    assert m[1].μ.abs().max() > 0
+    torch.testing.assert_close(m(x), one_by_one(m, x))  # test mode
+    generator = [torch.Generator().manual_seed(1) for _ in range(2)]
+    chosen = Chain(Dropout(0.5, rng=generator[0], active=True)), Dropout(0.5, rng=generator[1], active=True)
+    assert torch.equal(*[f(x) for f in chosen])
+
+
 @pytest.mark.parametrize(
     "m, x",
     [
+        (Chain(BatchNorm(3)), torch.ones(5, 5, 2, 1)),
+        (Chain(BatchNorm(3)), torch.ones(3)),
         (Chain(Conv((3, 3), 2 | to | 4)), torch.ones(2, 5, 2, 1)),
         (Chain(Conv((3, 3), 2 | to | 4)), torch.ones(5, 5, 3, 1)),
         (Chain(Conv((3, 3), 2 | to | 4)), torch.ones(5, 5, 2)),

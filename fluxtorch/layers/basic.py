@@ -368,13 +368,18 @@ class Dense(Layer):
         return f"Dense({self.weight.shape[1]} => {self.weight.shape[0]}{options(self)})"
 
 
+def elementwise(σ: Any) -> Any:
+    """The activation `σ`, or a quicker name of it, if it goes element by element in any order of axes; else None."""
+    return _ELEMENTWISE.get(id(σ))
+
+
 def plain_fields(m: Layer) -> tuple[torch.Tensor, torch.Tensor | None, Callable[[torch.Tensor], torch.Tensor]] | None:
     """The weight, the bias and the activation of `m`, if it does with them what it does in any order of axes.
 
     None if one is no parameter, the activation doesn't go element by element, or more happens at a call.
     """
     own: dict[str, Any] = m.__dict__
-    parameters, σ = own["_parameters"], _ELEMENTWISE.get(id(own.get("σ")))
+    parameters, σ = own["_parameters"], elementwise(own.get("σ"))
     W, b = parameters.get("weight"), parameters.get("bias")
     if W is None or (b is None and own.get("bias") is not False) or σ is None or has_hooks(m):
         return None

@@ -16,7 +16,17 @@ from fluxtorch.base import abs2, identity
 from fluxtorch.errors import DimensionMismatch
 from fluxtorch.functors import children, fcollect, fmap, functor
 from fluxtorch.initialisers import ones32, zeros32
-from fluxtorch.layers.basic import Scale, act, is_size, is_watched, size_check, tensor_input, whole
+from fluxtorch.layers.basic import (
+    Scale,
+    act,
+    elementwise,
+    has_hooks,
+    is_size,
+    is_watched,
+    size_check,
+    tensor_input,
+    whole,
+)
 from fluxtorch.layers.layer import Layer, layer
 from fluxtorch.layers.show import optional
 from fluxtorch.mlutils.arrays import normalise
@@ -125,6 +135,11 @@ class Dropout(Layer):
 
     def __call__(self, x: Any) -> torch.Tensor:
         return dropout(tensor_input(self, x), self.p, dims=self.dims, active=is_active(self), rng=self.rng)
+
+    def _reversed(self, x: torch.Tensor) -> torch.Tensor | None:
+        if self.dims is not None or self.rng is not None or has_hooks(self):
+            return None
+        return dropout(x, self.p, active=is_active(self))
 
     def __str__(self) -> str:
         return (
@@ -353,18 +368,23 @@ def _forward(m: Any, x: Any, kernel: Callable[..., torch.Tensor], by_image: bool
     size_check(m, x, x.ndim - 2, m.chs)
     if x.is_complex():
         raise TypeError(f"layer {m} expects real numbers, but got {summary(x)}")
+    return m.λ(reversed_axes(_in_torch_order(m, reversed_axes(x), kernel, by_image)))  # type: ignore[no-any-return]
+
+
+def _in_torch_order(m: Any, x: torch.Tensor, kernel: Callable[..., torch.Tensor], by_image: bool) -> torch.Tensor:
     stats = (m.μ, m.σ2) if m.track_stats else (None, None)
     x, μ, σ2, γ, β = _promoted(x, *stats, *((m.γ, m.β) if m.affine else (None, None)))
     batch = is_active(m) or μ is None
-    if batch and μ is not None and x.numel() <= m.chs * (x.shape[-1] if by_image else 1):
-        raise ValueError(f"layer {m} expects more than one value per channel in training, but got {summary(x)}")
+    if batch and μ is not None and x.numel() <= m.chs * (x.shape[0] if by_image else 1):
+        given = summary(reversed_axes(x))
+        raise ValueError(f"layer {m} expects more than one value per channel in training, but got {given}")
     # torch.nn.functional would refuse one value per channel even if nothing is tracked.
-    y = kernel(reversed_axes(x), γ, β, μ, σ2, batch, m.momentum, m.ε, torch.backends.cudnn.enabled)
+    y = kernel(x, γ, β, μ, σ2, batch, m.momentum, m.ε, torch.backends.cudnn.enabled)
     if batch and μ is not stats[0]:
         with torch.no_grad():
             m.μ.copy_(μ)
             m.σ2.copy_(σ2)
-    return m.λ(reversed_axes(y))  # type: ignore[no-any-return]
+    return y
 
 
 def _shown(m: Any, sizes: str) -> str:
@@ -440,6 +460,13 @@ class BatchNorm(_Tracking):
 
     def __call__(self, x: Any) -> torch.Tensor:
         return _forward(self, x, torch.batch_norm)
+
+    def _reversed(self, x: torch.Tensor) -> torch.Tensor | None:
+        λ = elementwise(self.λ)
+        if λ is None or has_hooks(self) or x.shape[1] != self.chs or x.is_complex():
+            return None
+        y = _in_torch_order(self, x, torch.batch_norm, False)
+        return y if λ is identity else λ(y)
 
     def __str__(self) -> str:
         return _shown(self, f"{self.chs}")
