@@ -285,10 +285,10 @@ class _Normalised(torch.autograd.Function):
     # With a setup_context by itself, torch would read the signature at each call, which takes as long as the kernels.
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor, ε: float) -> torch.Tensor:
-        y, μ, rσ = torch.native_layer_norm(x, scale.shape, None, None, torch.finfo(x.dtype).tiny)
+        y, μ, rσ = torch.native_layer_norm(x, scale.shape, scale, torch.zeros_like(bias), torch.finfo(x.dtype).tiny)
         ctx.save_for_backward(x, scale, bias, μ, rσ)
         ctx.ε = ε
-        return torch.addcmul(bias, y.mul_(_shrinking(rσ, ε)), scale)
+        return torch.addcmul(bias, y, _shrinking(rσ, ε))
 
     @staticmethod
     @once_differentiable
@@ -301,8 +301,8 @@ class _Normalised(torch.autograd.Function):
             # Torch's kernel takes 1 / r for √(σ² + ε), which changes with x otherwise than σ + ε does. Beginning with
             # q, which is 0 where σ is, no product is too large.
             centred = x - μ
-            q = (g * scale).mul_(centred).mean(tuple(range(-scale.ndim, 0)), keepdim=True)
-            dx.addcmul_(centred, q.mul_(r).mul_(r).mul_(r).mul_(rσ), value=-ctx.ε)
+            q = torch.mv((g * centred).reshape(-1, scale.numel()), scale.reshape(-1)).view_as(r)
+            dx.addcmul_(centred, q.mul_(r).mul_(r).mul_(r).mul_(rσ), value=-ctx.ε / scale.numel())
         return dx, dscale, dbias, None
 
 
