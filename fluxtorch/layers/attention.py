@@ -82,8 +82,10 @@ class MultiHeadAttention(Layer):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         k_in = q_in if k_in is None else k_in
         v_in = k_in if v_in is None else v_in
-        projections = (self.q_proj, q_in), (self.k_proj, k_in), (self.v_proj, v_in)
-        q, k, v = [in_torch_order(f, reversed_axes(tensor_input(f, x))) for f, x in projections]
+        qr = reversed_axes(tensor_input(self.q_proj, q_in))
+        kr = qr if k_in is q_in else reversed_axes(tensor_input(self.k_proj, k_in))
+        vr = kr if v_in is k_in else reversed_axes(tensor_input(self.v_proj, v_in))
+        q, k, v = in_torch_order(self.q_proj, qr), in_torch_order(self.k_proj, kr), in_torch_order(self.v_proj, vr)
         drop = self.attn_drop
         if type(drop) is Dropout and not is_watched(drop) and not (drop.p and is_active(drop)):
             drop = identity

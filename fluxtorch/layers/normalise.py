@@ -27,7 +27,7 @@ from fluxtorch.layers.basic import (
     tensor_input,
     whole,
 )
-from fluxtorch.layers.layer import Layer, layer
+from fluxtorch.layers.layer import Layer, Parameter, layer
 from fluxtorch.layers.show import optional
 from fluxtorch.mlutils.arrays import normalise
 from fluxtorch.namedtuples import NamedTuple, fold
@@ -249,8 +249,8 @@ class LayerNorm(Layer):
         x = x if x.is_floating_point() or x.is_complex() else x.to(torch.get_default_dtype())
         diag = self.diag
         if type(diag) is Scale and diag.scale.shape == self.size and diag.bias is not False and not is_watched(diag):
-            arrays = [reversed_axes(v) for v in (x, diag.scale, diag.bias)]
-            if all([type(v) is torch.Tensor and v.dtype is x.dtype for v in arrays]):
+            arrays = [v if v.ndim < 2 else reversed_axes(v) for v in (x, diag.scale, diag.bias)]
+            if all([type(v) in (torch.Tensor, Parameter) and v.dtype is x.dtype for v in arrays]):
                 y = self._fused(*arrays)
                 if y is not None:
                     return diag.σ(reversed_axes(y))  # type: ignore[no-any-return]
