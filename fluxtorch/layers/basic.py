@@ -379,7 +379,7 @@ def plain_fields(m: Layer) -> tuple[torch.Tensor, torch.Tensor | None, Callable[
     None if one is no parameter, the activation doesn't go element by element, or more happens at a call.
     """
     own: dict[str, Any] = m.__dict__
-    parameters, σ = own["_parameters"], elementwise(own.get("σ"))
+    parameters, σ = own["_parameters"], _ELEMENTWISE.get(id(own.get("σ")))
     W, b = parameters.get("weight"), parameters.get("bias")
     if W is None or (b is None and own.get("bias") is not False) or σ is None or has_hooks(m):
         return None
