@@ -138,11 +138,13 @@ class Recur(Layer):
         """Its steps for an array, in torch's order of axes; None if more is to be done, or this layer is watched."""
         if has_hooks(self):
             return None
-        cell, state = self._modules.get("cell"), self._now()
         if x.ndim == 3:
-            state, y = self._fold(state, reversed_axes(x))
+            state, y = self._fold(self._now(), reversed_axes(x))
             self._keep(state, x.shape[0])
             return y
+        mine, here = vars(self), scope()
+        inside = here is not None and here == mine["_scope"]  # the call of gradient that the state is from
+        cell, state = self._modules.get("cell"), mine["_state"] if inside else self._now()
         if type(state) is not _Rows or not _is_known(cell):
             return None
         ps: Any = cell._parameters  # type: ignore[union-attr]
@@ -154,7 +156,10 @@ class Recur(Layer):
             state = _Rows(cell._one(x, state, Wi, Wh, b))  # type: ignore[union-attr,operator]
         except RuntimeError:
             return None
-        self._keep(state, 1)
+        if inside:
+            mine["_state"] = state
+        else:
+            self._keep(state, 1)
         return state[0]
 
     def _keep(self, state: Any, steps: int) -> None:
