@@ -149,8 +149,10 @@ class Recur(Layer):
             return None
         ps: Any = cell._parameters  # type: ignore[union-attr]
         Wi, Wh, b = ps.get("Wi"), ps.get("Wh"), ps.get("b")
-        # What would be repeated in silence; of any other size or element type torch says that it doesn't fit.
-        if Wi is None or Wh is None or b is None or b.ndim != 1 or x.shape[0] != state[0].shape[0]:
+        if Wi is None or Wh is None or b is None:
+            return None
+        # What would be repeated, or promoted, in silence; of any other size or type torch says that it doesn't fit.
+        if b.ndim != 1 or x.shape[0] != state[0].shape[0] or x.dtype is not Wi.dtype:
             return None
         try:
             state = _Rows(cell._one(x, state, Wi, Wh, b))  # type: ignore[union-attr,operator]
