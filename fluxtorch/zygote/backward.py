@@ -8,12 +8,15 @@ from typing import Any
 import torch
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn.parallel import DistributedDataParallel
+from torch.torch_version import TorchVersion
 
 from fluxtorch.zygote.scope import nested
 from fluxtorch.zygote.tracked import raw
 
-# What torch.autograd.grad calls once it is sure of what is known here. (Private to torch; it may be gone one day.)
-_engine: Any = getattr(torch.autograd.graph, "_engine_run_backward", None)
+# What torch.autograd.grad calls once it is sure of what is known here. Private to torch, so only where it was tried.
+_engine: Any = (
+    getattr(torch.autograd.graph, "_engine_run_backward", None) if TorchVersion(torch.__version__) < "2.14" else None
+)
 
 __all__ = ["differentiate", "ends", "is_wrapper", "reaches_back"]
 
