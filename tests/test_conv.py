@@ -30,6 +30,7 @@ from fluxtorch.layers import (
     MaxPool,
     MeanPool,
     SamePad,
+    activations,
     convfilter,
     depthwiseconvfilter,
     flatten,
@@ -1341,12 +1342,6 @@ def test_on_a_gpu(kind):
     close(gpu(MaxPool((2, 2)))(gpu(x)).cpu(), MaxPool((2, 2))(x))
 
 
-def one_by_one(m, x):
-    for f in m:
-        x = f(x)
-    return x
-
-
 @pytest.mark.parametrize(
     "layers, size",
     [
@@ -1368,9 +1363,9 @@ def one_by_one(m, x):
 )
 def test_in_a_chain_as_one_by_one(layers, size):
     m, x = Chain(*layers), torch.randn(*size)
-    torch.testing.assert_close(m(x), one_by_one(m, x))
+    torch.testing.assert_close(m(x), activations(m, x)[-1])
     got = gradient(lambda m, x: (m(x) ** 2).sum(), m, x)
-    want = gradient(lambda m, x: (one_by_one(m, x) ** 2).sum(), m, x)
+    want = gradient(lambda m, x: (activations(m, x)[-1] ** 2).sum(), m, x)
     torch.testing.assert_close(got[1], want[1])
     for a, b in zip(Flux.trainables(got[0]), Flux.trainables(want[0]), strict=True):
         torch.testing.assert_close(a, b)
@@ -1385,7 +1380,7 @@ def test_statistics_and_choices_in_a_chain():
     torch.testing.assert_close(m[1].μ, alone[1].μ)
     torch.testing.assert_close(m[1].σ2, alone[1].σ2)
     assert m[1].μ.abs().max() > 0
-    torch.testing.assert_close(m(x), one_by_one(m, x))  # test mode
+    torch.testing.assert_close(m(x), activations(m, x)[-1])  # test mode
     generator = [torch.Generator().manual_seed(1) for _ in range(2)]
     chosen = Chain(Dropout(0.5, rng=generator[0], active=True)), Dropout(0.5, rng=generator[1], active=True)
     assert torch.equal(*[f(x) for f in chosen])
@@ -1406,7 +1401,7 @@ def test_statistics_and_choices_in_a_chain():
 )
 def test_errors_in_a_chain_are_those_of_the_layer(m, x):
     with pytest.raises(DimensionMismatch) as alone:
-        one_by_one(m, x)
+        activations(m, x)
     with pytest.raises(DimensionMismatch) as chained:
         m(x)
     assert str(chained.value) == str(alone.value)

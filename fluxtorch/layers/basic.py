@@ -255,7 +255,7 @@ def activations(c: Any, x: Any) -> tuple[Any, ...]:
 
 # The activations that go element by element, so that they may be taken of an array with its axes reversed; two of them
 # by the names under which torch has the same.
-_ELEMENTWISE: dict[int, Any] = {
+ELEMENTWISE: dict[int, Any] = {
     id(f): f
     for f in (
         *(identity, torch.tanh, torch.relu, F.relu, torch.sigmoid),
@@ -359,18 +359,12 @@ class Dense(Layer):
             return None
         W, b, σ = found
         try:
-            y = F.linear(x, W, b)
-            return y if σ is identity else σ(y)
+            return σ(F.linear(x, W, b))
         except RuntimeError:  # of sizes or types, about which `__call__` has more to say
             return None
 
     def __str__(self) -> str:
         return f"Dense({self.weight.shape[1]} => {self.weight.shape[0]}{options(self)})"
-
-
-def elementwise(σ: Any) -> Any:
-    """The activation `σ`, or a quicker name of it, if it goes element by element in any order of axes; else None."""
-    return _ELEMENTWISE.get(id(σ))
 
 
 def plain_fields(m: Layer) -> tuple[torch.Tensor, torch.Tensor | None, Callable[[torch.Tensor], torch.Tensor]] | None:
@@ -379,7 +373,7 @@ def plain_fields(m: Layer) -> tuple[torch.Tensor, torch.Tensor | None, Callable[
     None if one is no parameter, the activation doesn't go element by element, or more happens at a call.
     """
     own: dict[str, Any] = m.__dict__
-    parameters, σ = own["_parameters"], _ELEMENTWISE.get(id(own.get("σ")))
+    parameters, σ = own["_parameters"], ELEMENTWISE.get(id(own.get("σ")))
     W, b = parameters.get("weight"), parameters.get("bias")
     if W is None or (b is None and own.get("bias") is not False) or σ is None or has_hooks(m):
         return None

@@ -17,9 +17,9 @@ from fluxtorch.errors import DimensionMismatch
 from fluxtorch.functors import children, fcollect, fmap, functor
 from fluxtorch.initialisers import ones32, zeros32
 from fluxtorch.layers.basic import (
+    ELEMENTWISE,
     Scale,
     act,
-    elementwise,
     has_hooks,
     is_size,
     is_watched,
@@ -373,10 +373,11 @@ def _forward(m: Any, x: Any, kernel: Callable[..., torch.Tensor], by_image: bool
     size_check(m, x, x.ndim - 2, m.chs)
     if x.is_complex():
         raise TypeError(f"layer {m} expects real numbers, but got {summary(x)}")
-    return m.λ(reversed_axes(_in_torch_order(m, reversed_axes(x), kernel, by_image)))  # type: ignore[no-any-return]
+    return m.λ(reversed_axes(_normed(m, reversed_axes(x), kernel, by_image)))  # type: ignore[no-any-return]
 
 
-def _in_torch_order(m: Any, x: torch.Tensor, kernel: Callable[..., torch.Tensor], by_image: bool) -> torch.Tensor:
+def _normed(m: Any, x: torch.Tensor, kernel: Callable[..., torch.Tensor], by_image: bool) -> torch.Tensor:
+    """The same in torch's order of axes, for an `x` that fits, and without the activation."""
     stats = (m.μ, m.σ2) if m.track_stats else (None, None)
     x, μ, σ2, γ, β = _promoted(x, *stats, *((m.γ, m.β) if m.affine else (None, None)))
     batch = is_active(m) or μ is None
@@ -467,11 +468,11 @@ class BatchNorm(_Tracking):
         return _forward(self, x, torch.batch_norm)
 
     def _reversed(self, x: torch.Tensor) -> torch.Tensor | None:
-        λ = elementwise(self.λ)
+        """What the layer does, in torch's order of axes; None if more is to be done, or it is watched."""
+        λ = ELEMENTWISE.get(id(self.λ))
         if λ is None or has_hooks(self) or x.shape[1] != self.chs or x.is_complex():
             return None
-        y = _in_torch_order(self, x, torch.batch_norm, False)
-        return y if λ is identity else λ(y)
+        return λ(_normed(self, x, torch.batch_norm, False))  # type: ignore[no-any-return]
 
     def __str__(self) -> str:
         return _shown(self, f"{self.chs}")

@@ -142,9 +142,7 @@ class Recur(Layer):
             state, y = self._fold(self._now(), reversed_axes(x))
             self._keep(state, x.shape[0])
             return y
-        mine, here = vars(self), scope()
-        inside = here is not None and here == mine["_scope"]  # the call of gradient that the state is from
-        cell, state = self._modules.get("cell"), mine["_state"] if inside else self._now()
+        cell, state = self._modules.get("cell"), self._now()
         if type(state) is not _Rows or not _is_known(cell):
             return None
         ps: Any = cell._parameters  # type: ignore[union-attr]
@@ -158,10 +156,7 @@ class Recur(Layer):
             state = _Rows(cell._one(x, state, Wi, Wh, b))  # type: ignore[union-attr,operator]
         except RuntimeError:
             return None
-        if inside:
-            mine["_state"] = state
-        else:
-            self._keep(state, 1)
+        self._keep(state, 1)
         return state[0]
 
     def _keep(self, state: Any, steps: int) -> None:
@@ -215,12 +210,9 @@ class Recur(Layer):
 
     def reset_(self) -> Any:
         """Restores the first state, and returns it."""
-        self._restart()
-        return self._start()
-
-    def _restart(self) -> None:
         vars(self).update(_state=None, _fresh=True, _steps=0)
         self._here()
+        return self._start()
 
     def truncate_(self) -> None:
         """Makes the state a constant."""
@@ -318,12 +310,8 @@ def reset_(m: Any) -> Any:
     >>> reset_(y).detach()
     tensor([[0.]])
     """
-    for x in _stateful(m, "reset_"):
-        if type(x).reset_ is Recur.reset_:
-            x._restart()
-        else:
-            type(x).reset_(x)
-    return m._start() if isinstance(m, Recur) else None
+    states = [type(x).reset_(x) for x in _stateful(m, "reset_")]
+    return states[0] if isinstance(m, Recur) else None
 
 
 def truncate_(m: Any) -> None:

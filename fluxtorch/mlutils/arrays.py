@@ -153,17 +153,12 @@ def normalise(x: Any, *, dims: Dims = -1, eps: float = 1e-5, ε: float | None = 
     if not axes or not x.numel():  # each number by itself, while torch would take all together
         return x - x
     wide = x.to(torch.promote_types(x.dtype, torch.float32))  # halves are too coarse for statistics
-    _, centred, σ = moments(wide, axes)
-    return (centred * (1 / (σ + (eps if ε is None else ε)))).to(x.dtype)
-
-
-def moments(x: torch.Tensor, axes: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The mean μ along `axes`, `x - μ`, and the uncorrected standard deviation, with those axes kept."""
-    μ, n = x.mean(axes, keepdim=True), math.prod([x.shape[d] for d in axes])
-    centred = x - μ
+    n, centred = math.prod([x.shape[d] for d in axes]), wide - wide.mean(axes, keepdim=True)
     if n <= _FEW:
-        return μ, centred, torch.linalg.vector_norm(centred, dim=axes, keepdim=True) / math.sqrt(n)
-    return μ, centred, torch.std(x, axes, correction=0, keepdim=True)
+        σ = torch.linalg.vector_norm(centred, dim=axes, keepdim=True) / math.sqrt(n)
+    else:
+        σ = torch.std(wide, axes, correction=0, keepdim=True)
+    return (centred * (1 / (σ + (eps if ε is None else ε)))).to(x.dtype)
 
 
 def rescale(x: Any, *, dims: Dims = -1, eps: float = 1e-5, ε: float | None = None) -> Any:

@@ -298,7 +298,7 @@ def _planned(x: nn.Module, to: Lifted) -> Any:
     plan = _plans.get(x)
     if plan is not None and plan.holds():
         to.leaves, to.seen, to.plan = list(plan.leaves), set(plan.ids), plan
-        to.own = all([v.is_leaf and _holders(v) == 1 for v in plan.leaves])
+        to.own = all(map(_fresh, plan.leaves))
         return plan.place
     place = module_map(x, to)
     edges = None if to.borrowed or to.standins or any(map(is_spread, to.leaves)) else edges_of(x)
