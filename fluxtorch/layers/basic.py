@@ -17,6 +17,7 @@ from fluxtorch.base import broadcast, identity, tanh
 from fluxtorch.errors import DimensionMismatch
 from fluxtorch.initialisers import create_bias, glorot_uniform, ones32, zeros32
 from fluxtorch.layers.layer import Layer, layer
+from fluxtorch.layers.linear import linear
 from fluxtorch.layers.show import optional
 from fluxtorch.mlutils.arrays import flatten
 from fluxtorch.namedtuples import NamedTuple, fold
@@ -349,8 +350,8 @@ class Dense(Layer):
             if x.is_complex():
                 W, b = W.to(x.dtype), b if b is None else b.to(x.dtype)
         if x.ndim == 2:
-            return self.σ(F.linear(x.t(), W, b).t())
-        return self.σ(reversed_axes(F.linear(reversed_axes(x), W, b)))
+            return self.σ(linear(x.t(), W, b).t())
+        return self.σ(reversed_axes(linear(reversed_axes(x), W, b)))
 
     def _reversed(self, x: torch.Tensor) -> torch.Tensor | None:
         """What the layer does, in torch's order of axes; None if more is to be done, or it is watched."""
@@ -359,7 +360,7 @@ class Dense(Layer):
             return None
         W, b, σ = found
         try:
-            return σ(F.linear(x, W, b))
+            return σ(linear(x, W, b))
         except RuntimeError:  # of sizes or types, about which `__call__` has more to say
             return None
 

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, TypeVar, get_origin, overload
 
 import torch
 from torch import nn
+from torch.autograd import forward_ad
 from typing_extensions import Format, Self, dataclass_transform, get_annotations
 
 from fluxtorch.arrays import array
@@ -94,6 +95,31 @@ for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow"):
     if hasattr(torch.Tensor, f"__i{_name}__"):
         setattr(Parameter, f"__i{_name}__", _outside_gradient(f"__i{_name}__"))
         setattr(_Part, f"__i{_name}__", getattr(torch.Tensor, f"__{_name}__"))
+
+
+PLAIN = (torch.Tensor, nn.Parameter, Parameter)
+
+
+def is_eager(x: torch.Tensor) -> bool:
+    """Do operations on `x` go straight to torch's kernels, with nothing that compiles, traces, casts or looks on?
+
+    Where something does, it should see torch's own operations, and gets none from an `autograd.Function`.
+    """
+    return not (
+        torch.compiler.is_compiling()
+        or _transforms()
+        or _modes()
+        or forward_ad._current_level >= 0
+        or x.is_meta
+        or torch.is_autocast_enabled("cpu" if x.is_cpu else x.device.type)
+        or torch._C._get_tracing_state()
+    )
+
+
+# Is vmap, or another of torch.func's transforms, at work, or a TorchDispatchMode? (Private to torch; where there is
+# none, it counts as so.)
+_transforms: Callable[[], Any] = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)
+_modes: Callable[[], Any] = getattr(torch._C, "_len_torch_dispatch_stack", lambda: True)
 
 
 def _adopted(x: torch.Tensor) -> torch.Tensor:

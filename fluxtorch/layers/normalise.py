@@ -27,7 +27,7 @@ from fluxtorch.layers.basic import (
     tensor_input,
     whole,
 )
-from fluxtorch.layers.layer import Layer, Parameter, layer
+from fluxtorch.layers.layer import PLAIN, Layer, is_eager, layer
 from fluxtorch.layers.show import optional
 from fluxtorch.mlutils.arrays import normalise
 from fluxtorch.namedtuples import NamedTuple, fold
@@ -250,7 +250,7 @@ class LayerNorm(Layer):
         diag = self.diag
         if type(diag) is Scale and diag.scale.shape == self.size and diag.bias is not False and not is_watched(diag):
             arrays = [v if v.ndim < 2 else reversed_axes(v) for v in (x, diag.scale, diag.bias)]
-            if all([type(v) in _PLAIN and v.dtype is x.dtype for v in arrays]):
+            if all([type(v) in PLAIN and v.dtype is x.dtype for v in arrays]):
                 y = self._fused(*arrays)
                 if y is not None:
                     return diag.σ(reversed_axes(y))  # type: ignore[no-any-return]
@@ -265,9 +265,7 @@ class LayerNorm(Layer):
         """Normalised, scaled and shifted in one go, in torch's order of axes; None where that isn't for `x`."""
         if x.dtype not in (torch.float32, torch.float64) or not (self.ε and within_gradient()) or nested():
             return None
-        if torch.compiler.is_compiling() or torch.is_autocast_enabled(x.device.type) or not x.numel():
-            return None
-        if _transformed():
+        if not x.numel() or not is_eager(x):
             return None
         return _Normalised.apply(x, scale, bias, self.ε)  # type: ignore[no-any-return]
 
@@ -277,11 +275,6 @@ class LayerNorm(Layer):
             + optional((self.λ is not identity, f", {show(self.λ)}"), (not self.affine, ", affine=false"))
             + ")"
         )
-
-
-_PLAIN = (torch.Tensor, nn.Parameter, Parameter)
-# Is vmap, or another of torch.func's transforms, at work? (Private to torch; where there is none, it counts as so.)
-_transformed = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)
 
 
 class _Normalised(torch.autograd.Function):
