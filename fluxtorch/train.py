@@ -12,7 +12,7 @@ from fluxtorch import optimise
 from fluxtorch.functors import fleaves
 from fluxtorch.optimise import Watch, arguments, epochs, is_rule, loop, skip, stop, update_
 from fluxtorch.optimisers import Leaf, setup
-from fluxtorch.optimisers.interface import entries_of, leaves_at, step_all_
+from fluxtorch.optimisers.interface import groups_of, leaves_at, step_all_
 from fluxtorch.optimisers.interface import update_ as update_explicit_
 from fluxtorch.zygote.explicit import collect, flat_withgradient
 from fluxtorch.zygote.gradient import withgradient
@@ -130,11 +130,11 @@ class _Step:
         elif not watch.finite(value):
             return value
         # The way of update_, without its walk: the gradients are known to fit.
-        entries = None if xs is None or leaves is None else entries_of(leaves, xs, self._grads)
-        if entries is None:
+        groups = None if leaves is None else groups_of(zip(leaves, xs or (), self._grads, strict=True))
+        if groups is None:
             update_explicit_(self._tree, self._model, self.grad)
         else:
-            step_all_(entries)
+            step_all_(groups)
         return value
 
     @property

@@ -275,7 +275,7 @@ _GLOBAL_HOOKS = (
 
 def _all_watched() -> bool:
     """Does more happen at a call of any module, by torch's global hooks, or is it compiled?"""
-    return any(_GLOBAL_HOOKS) or torch.compiler.is_compiling()
+    return any(_GLOBAL_HOOKS) or torch.compiler.is_dynamo_compiling()
 
 
 class Dense(Layer):
@@ -349,9 +349,10 @@ class Dense(Layer):
             x = match_eltype(self, W.dtype, x)
             if x.is_complex():
                 W, b = W.to(x.dtype), b if b is None else b.to(x.dtype)
+        product = F.linear if torch.compiler.is_dynamo_compiling() else linear
         if x.ndim == 2:
-            return self.σ(linear(x.t(), W, b).t())
-        return self.σ(reversed_axes(linear(reversed_axes(x), W, b)))
+            return self.σ(product(x.t(), W, b).t())
+        return self.σ(reversed_axes(product(reversed_axes(x), W, b)))
 
     def _reversed(self, x: torch.Tensor) -> torch.Tensor | None:
         """What the layer does, in torch's order of axes; None if more is to be done, or it is watched."""

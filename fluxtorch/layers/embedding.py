@@ -16,7 +16,6 @@ from fluxtorch.errors import DimensionMismatch
 from fluxtorch.initialisers import randn32
 from fluxtorch.layers.basic import at_most, initial, is_size, sizes, weights, whole
 from fluxtorch.layers.layer import Layer
-from fluxtorch.layers.linear import linear
 from fluxtorch.onehotarrays import OneHotArray
 from fluxtorch.printing import show
 
@@ -48,7 +47,7 @@ def _lookup(layer: Any, x: Any) -> torch.Tensor:
                 f"layer {layer} expects one-hot vectors of length {W.shape[1]}, but got {summary(x)}"
             )
         if not (isinstance(x, OneHotArray) and x.axis == 0):
-            return reversed_axes(linear(reversed_axes(x).to(W.dtype), W))
+            return reversed_axes(F.linear(reversed_axes(x).to(W.dtype), W))
         x = x.indices
     if not isinstance(x, torch.Tensor) or x.is_floating_point() or x.is_complex():
         raise TypeError(f"layer {layer} expects whole numbers as indices, or one-hot vectors, but got {summary(x)}")

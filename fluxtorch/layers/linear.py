@@ -18,9 +18,9 @@ _WORTH = 1 << 22
 def linear(x: torch.Tensor, W: torch.Tensor, b: torch.Tensor | None = None) -> torch.Tensor:
     """`torch.nn.functional.linear`; where torch has it from MKL, and MKL is slow, large ones are oneDNN's.
 
-    MKL leaves AVX-512 unused on any processor but Intel's, and takes twice as long there.
+    MKL leaves AVX-512 unused on any processor but Intel's, and takes twice as long there. Not for `torch.compile`.
     """
-    if torch.compiler.is_dynamo_compiling() or x.numel() * W.shape[0] < _WORTH * torch.get_num_threads():
+    if x.numel() * W.shape[0] < _WORTH * torch.get_num_threads():
         return F.linear(x, W, b)
     if not (_onednn_is_faster() and _fit(x, W, b)):
         return F.linear(x, W, b)

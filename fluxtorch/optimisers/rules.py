@@ -830,7 +830,7 @@ def _fused_adam(
         ms,
         vs,
         ws,
-        [_infinity(xs[0].device)] * len(xs),
+        [_infinity(gs[0].device)] * len(xs),
         lr=eta,
         beta1=beta[0],
         beta2=beta[1],

@@ -131,10 +131,8 @@ class Lifted:
 
     def gradients(self, y: Any, call: differentiating) -> Sequence[torch.Tensor | None]:
         """The gradient of the number `y` by each leaf."""
-        if not isinstance(y, torch.Tensor) or not y.requires_grad:
-            return (None,) * len(self.leaves)
-        before = self.before([y], call)
-        grads = differentiate([y], self.leaves, before=before, wrappers=self.wrappers)
+        before = self.before([y], call) if isinstance(y, torch.Tensor) else None
+        grads = _gradients(y, self.leaves, before, self.wrappers)
         if before is not None and all(grad is None for grad in grads):
             warnings.warn(
                 "the loss was computed before, or in another thread, so it is a constant here: every gradient is None. "
@@ -149,6 +147,15 @@ class Lifted:
         if self.own or (call.held_another() and any(x.is_cuda for x in self.leaves)):
             return None
         return call.start if reaches_back(ys, call.start) else None
+
+
+def _gradients(
+    y: Any, leaves: Sequence[torch.Tensor], before: int | None = None, wrappers: Sequence[nn.Module] = ()
+) -> Sequence[torch.Tensor | None]:
+    """The gradient of the number `y` by each of `leaves`."""
+    if not isinstance(y, torch.Tensor) or not y.requires_grad:
+        return (None,) * len(leaves)
+    return differentiate([y], leaves, before=before, wrappers=wrappers)
 
 
 def _contents(x: Any) -> dict[Any, Any]:
@@ -272,10 +279,14 @@ def module_map(x: Any, to: Lifted) -> Any:
 class _Plan:
     """What `module_map` found in a model, for as long as nothing that it went through is replaced."""
 
-    __slots__ = ("edges", "flags", "ids", "leaves", "place")
+    __slots__ = ("edges", "flags", "ids", "leaves", "model", "place")
 
-    def __init__(self, edges: list[tuple[dict[str, Any], str, Any]], leaves: list[torch.Tensor], place: Any) -> None:
+    def __init__(
+        self, x: nn.Module, edges: list[tuple[dict[str, Any], str, Any]], leaves: list[torch.Tensor], place: Any
+    ) -> None:
         self.edges, self.leaves, self.place = edges, leaves, place
+        key = id(x)
+        self.model = weakref.ref(x, lambda _: _plans.pop(key, None))
         # Freezing a parameter, or thawing it, changes what there is to differentiate by.
         self.flags = [(x, x.requires_grad) for _, _, x in edges if isinstance(x, torch.Tensor)]
         self.ids = {id(x) for x in leaves}
@@ -287,15 +298,23 @@ class _Plan:
     def holds(self) -> bool:
         return self.placed() and all([x.requires_grad is flag for x, flag in self.flags])
 
+    def collected(self, grads: Sequence[torch.Tensor | None]) -> Any:
+        """The gradient of the model; it knows this plan, which spares `update_` a walk."""
+        result = collect(self.place, grads)
+        if type(result) is NamedTuple:
+            object.__setattr__(result, "__flat__", (self, grads))
+        return result
 
-_plans: weakref.WeakKeyDictionary[nn.Module, _Plan] = weakref.WeakKeyDictionary()
+
+# By the identity of the model, whose end takes the plan along.
+_plans: dict[int, _Plan] = {}
 
 
 def _planned(x: nn.Module, to: Lifted) -> Any:
     """The same as `module_map`, without the walk if it was made before and nothing has changed since."""
     if to.leaves:
         return module_map(x, to)
-    plan = _plans.get(x)
+    plan = _plans.get(id(x))
     if plan is not None and plan.holds():
         to.leaves, to.seen, to.plan = list(plan.leaves), set(plan.ids), plan
         to.own = all(map(_fresh, plan.leaves))
@@ -303,13 +322,22 @@ def _planned(x: nn.Module, to: Lifted) -> Any:
     place = module_map(x, to)
     edges = None if to.borrowed or to.standins or any(map(is_spread, to.leaves)) else edges_of(x)
     if edges is not None:
-        to.plan = _plans[x] = _Plan(edges, list(to.leaves), place)
+        to.plan = _plans[id(x)] = _Plan(x, edges, list(to.leaves), place)
     return place
+
+
+def _ready(args: tuple[Any, ...], call: differentiating) -> _Plan | None:
+    """The plan of the model that is the only argument, if all is known of it and nothing is to be arranged for."""
+    if len(args) != 1 or call.inference or not isinstance(args[0], nn.Module):
+        return None
+    plan = _plans.get(id(args[0]))
+    ready = plan is not None and plan.holds() and all([x.is_leaf and _holders(x) == 1 for x in plan.leaves])
+    return plan if ready else None
 
 
 def is_planned(model: nn.Module, plan: Any) -> bool:
     """Is `plan` what is known of the model from its last gradient, and are its parameters the same as then?"""
-    return _plans.get(model) is plan is not None and plan.placed()
+    return _plans.get(id(model)) is plan is not None and plan.placed()
 
 
 def edges_of(x: Any, trained: bool = True) -> list[tuple[dict[str, Any], str, Any]] | None:
@@ -347,17 +375,18 @@ def collect(place: Any, grads: Sequence[torch.Tensor | None]) -> Any:
         value = None if p is None else grads[p] if type(p) is int else collect(p, grads)
         found = found or value is not None
         values.append(value)
-    return _like(kids, values) if found else None
+    if not found:
+        return None
+    return tuple(values) if type(kids) is tuple else _like(kids, values)
 
 
 def _collected(places: Sequence[Any], grads: Sequence[torch.Tensor | None], lifted: Lifted) -> tuple[Any, ...]:
-    """The gradients of all arguments; that of a model with a plan knows it, which spares `update_` a walk."""
-    results = tuple([collect(place, grads) for place in places])
-    if lifted.plan is not None:
-        for place, result in zip(places, results, strict=True):
-            if place is lifted.plan.place and type(result) is NamedTuple:
-                object.__setattr__(result, "__flat__", (lifted.plan, grads[: len(lifted.plan.leaves)]))
-    return results
+    """The gradients of all arguments; that of a model with a plan comes from there."""
+    plan = lifted.plan
+    if plan is None:
+        return tuple([collect(place, grads) for place in places])
+    own = grads[: len(plan.leaves)]
+    return tuple([plan.collected(own) if place is plan.place else collect(place, grads) for place in places])
 
 
 def _number_gradient(grad: torch.Tensor | None) -> Any:
@@ -501,6 +530,11 @@ def _warn_of_hidden(arg: Any) -> None:
 
 def explicit_gradient(f: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, ...]:
     with differentiating() as call:
+        plan = _ready(args, call)
+        if plan is not None:
+            y = f(*args)
+            check_loss(y, plan.leaves)
+            return (plan.collected(_gradients(y, plan.leaves)),)
         lifted, inputs, places = _lift_all(args)
         with lifted.following(call.inference):
             y = f(*inputs)
@@ -511,6 +545,13 @@ def explicit_gradient(f: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any
 
 def explicit_withgradient(f: Callable[..., Any], args: tuple[Any, ...]) -> NamedTuple:
     with differentiating() as call:
+        plan = _ready(args, call)
+        if plan is not None:
+            y = f(*args)
+            loss = first_of(y)
+            check_loss(loss, plan.leaves)
+            grads = _gradients(loss, plan.leaves)
+            return NamedTuple.of({"val": value_of(y), "grad": (plan.collected(grads),)})
         lifted, inputs, places = _lift_all(args)
         with lifted.following(call.inference):
             y = f(*inputs)
@@ -524,6 +565,12 @@ def explicit_withgradient(f: Callable[..., Any], args: tuple[Any, ...]) -> Named
 def flat_withgradient(f: Callable[[Any], Any], model: nn.Module) -> tuple[Any, Any, list[torch.Tensor], Any]:
     """The value of `f(model)`; the place of its gradient, the parameters that it is by, and the gradient by each."""
     with differentiating() as call:
+        plan = _ready((model,), call)
+        if plan is not None:
+            y = f(model)
+            loss = first_of(y)
+            check_loss(loss, plan.leaves)
+            return value_of(y), plan.place, plan.leaves, _gradients(loss, plan.leaves)
         lifted = Lifted()
         _, place = lift(model, lifted)
         with lifted.following(call.inference):
