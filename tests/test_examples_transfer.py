@@ -14,6 +14,13 @@ for needed in ("matplotlib", "sklearn", "tqdm"):
     pytest.importorskip(needed)
 
 
+@pytest.fixture
+def same_kernels(monkeypatch):
+    """The very kernels that torch takes: what these programs read from between pixels, rounding decides."""
+    monkeypatch.setattr("fluxtorch.layers.layout._has_onednn", lambda: False)
+    monkeypatch.setattr("fluxtorch.layers.linear._onednn_is_faster", lambda: False)
+
+
 # -- Spatial transformer ---------------------------------------------------------------------------
 
 
@@ -45,7 +52,7 @@ def test_spatial_transformer_learns(stn, tmp_path):
     assert figures["test loss with the transformer"] < figures["test loss classifier alone"]
 
 
-def test_spatial_transformer_learns_as_in_torch(stn):
+def test_spatial_transformer_learns_as_in_torch(stn, same_kernels):
     torch.manual_seed(0)
     localization_net, classifier = stn.get_models()
     net, reader = copy.deepcopy((Flux.to_torch(localization_net[1:]), Flux.to_torch(classifier)))
@@ -87,7 +94,7 @@ def test_grid_moves_images_as_said(example):
 # -- Transfer learning -----------------------------------------------------------------------------
 
 
-def test_transfer(example, monkeypatch, tmp_path):
+def test_transfer(example, monkeypatch, tmp_path, same_kernels):
     transfer = example("transfer")
     train, digits = transfer.train, transfer.digits
     start = {}

@@ -17,6 +17,7 @@ from fluxtorch.base import broadcast, identity, tanh
 from fluxtorch.errors import DimensionMismatch
 from fluxtorch.initialisers import create_bias, glorot_uniform, ones32, zeros32
 from fluxtorch.layers.layer import Layer, layer
+from fluxtorch.layers.layout import alike
 from fluxtorch.layers.linear import linear
 from fluxtorch.layers.show import optional
 from fluxtorch.mlutils.arrays import flatten
@@ -225,14 +226,14 @@ class Chain(Layers):
             if unseen and (f is flatten or "_reversed" in type(f).__dict__):
                 given = reversed_axes(x) if xr is None and type(x) is torch.Tensor and x.ndim > 1 else xr
                 if given is not None:
-                    y = given.flatten(1) if f is flatten else f._reversed(given)
+                    y = alike(given).flatten(1) if f is flatten else f._reversed(given)
                     if y is not None:
                         xr = y
                         continue
             if xr is not None:
-                x, xr = reversed_axes(xr), None
+                x, xr = reversed_axes(alike(xr)), None
             x = f(x)
-        return x if xr is None else reversed_axes(xr)
+        return x if xr is None else reversed_axes(alike(xr))
 
     def _with(self, layers: Any) -> Chain:
         return Chain(layers)

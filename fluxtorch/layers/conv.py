@@ -26,6 +26,7 @@ from fluxtorch.layers.basic import (
     whole,
 )
 from fluxtorch.layers.layer import Layer
+from fluxtorch.layers.layout import for_convolution
 from fluxtorch.layers.show import optional
 from fluxtorch.nnlib.conv import (
     borders,
@@ -283,7 +284,7 @@ class Conv(_Convolution):
             return None
         w, b, σ = found
         try:
-            y = conv_reversed(x, w, b, self.stride, self.pad, self.dilation, self.groups)
+            y = conv_reversed(for_convolution(x, w), w, b, self.stride, self.pad, self.dilation, self.groups)
             return None if y is None else σ(y)
         except RuntimeError:  # of sizes or types, about which `__call__` has more to say
             return None
