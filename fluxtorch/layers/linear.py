@@ -73,7 +73,12 @@ class _Linear(torch.autograd.Function):
         # Of what another way back goes through, or something looks on, torch's operations are to be seen.
         product = linear if torch.is_grad_enabled() or not is_eager(g) else _product
         to_x, to_W, to_b = ctx.needs_input_grad
-        dx = product(g, W.t(), None) if to_x else None
-        if g.ndim > 2:
-            g, x = g.flatten(0, -2), x.flatten(0, -2)
-        return dx, product(g.t(), x.t(), None) if to_W else None, g.sum(0) if to_b else None
+        dW = dx = None
+        rows, of_rows = (g, x) if g.ndim == 2 else (g.flatten(0, -2), x.flatten(0, -2))
+        if to_W and g.numel() > x.numel() + 2 * W.numel():  # what comes first is copied, and so is what is turned
+            dW = product(of_rows.t(), rows.contiguous().t(), None).t().contiguous()
+        elif to_W:
+            dW = product(rows.t(), of_rows.t(), None)
+        if to_x:  # last, so that those copies are gone
+            dx = product(g, W.t(), None)
+        return dx, dW, rows.sum(0) if to_b else None
