@@ -16,7 +16,7 @@ from fluxtorch.arrays import array, reversed_axes, summary
 from fluxtorch.base import broadcast, identity, tanh
 from fluxtorch.errors import DimensionMismatch
 from fluxtorch.initialisers import create_bias, glorot_uniform, ones32, zeros32
-from fluxtorch.layers.layer import Layer, layer
+from fluxtorch.layers.layer import Layer, _Ref, layer
 from fluxtorch.layers.layout import alike
 from fluxtorch.layers.linear import linear
 from fluxtorch.layers.show import optional
@@ -221,8 +221,11 @@ class Chain(Layers):
     def __call__(self, x: Any, *more: Any) -> Any:
         x = (x, *more) if more else x
         xr = None  # in the place of x, the same with its axes in torch's order
-        unseen = not _all_watched()
-        for f in self.layers:
+        unseen, own = not _all_watched(), self.__dict__
+        # The same as self.layers, which takes as long as a small layer's own Python.
+        for f in own["_templates"].get("layers") or self.layers:
+            if type(f) is _Ref:
+                f = own[f.registry][f.key]
             if unseen and (f is flatten or "_reversed" in type(f).__dict__):
                 given = reversed_axes(x) if xr is None and type(x) is torch.Tensor and x.ndim > 1 else xr
                 if given is not None:

@@ -13,10 +13,9 @@ from torch.torch_version import TorchVersion
 from fluxtorch.zygote.scope import nested
 from fluxtorch.zygote.tracked import raw
 
-# What torch.autograd.grad calls once it is sure of what is known here. Private to torch, so only where it was tried.
-_engine: Any = (
-    getattr(torch.autograd.graph, "_engine_run_backward", None) if TorchVersion(torch.__version__) < "2.14" else None
-)
+# What torch.autograd.grad calls once it is sure of what is known here, and has made its settings known to the threads
+# of a GPU. Private to torch, so only where it was tried.
+_engine: Any = torch.autograd.Variable._execution_engine if TorchVersion(torch.__version__) < "2.14" else None
 
 __all__ = ["differentiate", "ends", "is_wrapper", "reaches_back"]
 
@@ -54,9 +53,9 @@ def differentiate(
         return (None,) * len(leaves)
     again = nested()
     plain = seeds is None and before is None and not wrappers
-    if plain and len(ys) == 1 and type(ys[0]) is torch.Tensor and _engine is not None:
+    if plain and len(ys) == 1 and type(ys[0]) is torch.Tensor and _engine is not None and ys[0].is_cpu:
         one = (torch.ones_like(ys[0]),)
-        return _engine(
+        return _engine.run_backward(  # type: ignore[no-any-return]
             tuple(ys), one, keep or again, again, tuple(leaves), allow_unreachable=True, accumulate_grad=False
         )
     ys = [raw(y) for y in ys]
