@@ -365,7 +365,8 @@ class Dense(Layer):
             return None
         W, b, σ = found
         try:
-            return σ(linear(x, W, b))
+            y = linear(x, W, b)
+            return y if σ is identity else σ(y)
         except RuntimeError:  # of sizes or types, about which `__call__` has more to say
             return None
 

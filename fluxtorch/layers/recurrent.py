@@ -142,8 +142,11 @@ class Recur(Layer):
             state, y = self._fold(self._now(), reversed_axes(x))
             self._keep(state, x.shape[0])
             return y
-        cell, state = self._modules.get("cell"), self._now()
-        if type(state) is not _Rows or not _is_known(cell):
+        mine, here = self.__dict__, scope()
+        if here is None or here != mine["_scope"]:
+            self._here()
+        cell, state = self._modules.get("cell"), mine["_state"]
+        if type(state) is not _Rows or not _is_known(cell):  # the first step begins with a state in columns
             return None
         ps: Any = cell._parameters  # type: ignore[union-attr]
         Wi, Wh, b = ps.get("Wi"), ps.get("Wh"), ps.get("b")
@@ -156,7 +159,10 @@ class Recur(Layer):
             state = _Rows(cell._one(x, state, Wi, Wh, b))  # type: ignore[union-attr,operator]
         except RuntimeError:
             return None
-        self._keep(state, 1)
+        if here is None:
+            self._keep(state, 1)
+        else:
+            mine["_state"] = state
         return state[0]
 
     def _keep(self, state: Any, steps: int) -> None:

@@ -92,8 +92,8 @@ class Params:
 
     def copy(self) -> Params:
         """Another set of the same tensors."""
-        new = Params()
-        new._members.update(self._members)
+        new = object.__new__(Params)
+        new._members = dict(self._members)
         return new
 
     def copy_(self, x: torch.Tensor) -> Self:
