@@ -32,7 +32,9 @@ def of_images(draw: Any) -> Any:
             layers.append(Conv(window, draw(mostly(n)) | to | m, draw(ACTIVATIONS), pad=pad, stride=stride, bias=bias))
             n = m
         elif kind == "pool":
-            layers.append(draw(st.sampled_from([MaxPool, MeanPool]))(window, pad=pad, stride=draw(st.integers(1, 2))))
+            # The largest of nothing but padding is the lowest number, whose square is more than a norm can bear.
+            pool = draw(st.sampled_from([MaxPool, MeanPool])) if min(window) > 1 or pad == 0 else MeanPool
+            layers.append(pool(window, pad=pad, stride=draw(st.integers(1, 2))))
         elif kind == "norm":
             layers.append(BatchNorm(draw(mostly(n)), draw(ACTIVATIONS), affine=draw(st.booleans())))
         elif kind == "dense":
