@@ -148,7 +148,8 @@ def peak_of(step: Step, device: str) -> int:
 def import_ratio() -> float:
     """The time of `import fluxtorch`, which imports torch, to that of `import torch`, in a fresh process."""
     program = """if True:
-        import time
+        import gc, time
+        gc.disable()  # a collection takes as long as four such imports, and falls into one or the other by chance
         start = time.perf_counter()
         import torch
         between = time.perf_counter()

@@ -18,7 +18,7 @@ _WORTH = 1 << 22
 def linear(x: torch.Tensor, W: torch.Tensor, b: torch.Tensor | None = None) -> torch.Tensor:
     """`torch.nn.functional.linear`; where torch has it from MKL, and MKL is slow, large ones are oneDNN's.
 
-    MKL leaves AVX-512 unused on any processor but Intel's, and takes twice as long there. Not for `torch.compile`.
+    MKL leaves AVX-512 unused on AMD's processors, and takes twice as long there. Not for `torch.compile`.
     """
     if x.numel() * W.shape[0] < _WORTH * torch.get_num_threads():
         return F.linear(x, W, b)
