@@ -135,6 +135,20 @@ def test_torch_as_it_is_wherever_that_shows(count):
     assert count() == 0
 
 
+@pytest.mark.parametrize("layer", [lambda: Dense(8 | to | 5), lambda: Chain(Dense(8 | to | 5)), lambda: LayerNorm(8)])
+def test_gradient_in_inference_mode(layer):
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        m, x = layer(), torch.randn(8, 7)
+        got = gradient(lambda m: m(x).square().sum(), m)[0]
+    torch.manual_seed(0)
+    m, x = layer(), torch.randn(8, 7)
+    want = gradient(lambda m: m(x).square().sum(), m)[0]
+    for a, b in zip(Functors.fleaves(got), Functors.fleaves(want), strict=True):
+        if b is not None:
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
 def test_gradients_of_many_seeds_at_once():
     x, W = torch.randn(5, 7), torch.randn(8, 7, requires_grad=True)
     seeds = torch.randn(3, 5, 8)

@@ -108,7 +108,8 @@ def is_eager(x: torch.Tensor) -> bool:
     return not (
         torch.compiler.is_compiling()
         or _transforms()
-        or _modes()
+        or _dispatching()
+        or _overriding()
         or forward_ad._current_level >= 0
         or x.is_meta
         or torch.is_autocast_enabled("cpu" if x.is_cpu else x.device.type)
@@ -116,10 +117,11 @@ def is_eager(x: torch.Tensor) -> bool:
     )
 
 
-# Is vmap, or another of torch.func's transforms, at work, or a TorchDispatchMode? (Private to torch; where there is
-# none, it counts as so.)
+# Is vmap, or another of torch.func's transforms, at work, a TorchDispatchMode, or a TorchFunctionMode, as `gradient`
+# needs for tensors of inference mode? (Private to torch; where there is none, it counts as so.)
 _transforms: Callable[[], Any] = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)
-_modes: Callable[[], Any] = getattr(torch._C, "_len_torch_dispatch_stack", lambda: True)
+_dispatching: Callable[[], Any] = getattr(torch._C, "_len_torch_dispatch_stack", lambda: True)
+_overriding: Callable[[], Any] = getattr(torch._C, "_len_torch_function_stack", lambda: True)
 
 
 def _adopted(x: torch.Tensor) -> torch.Tensor:

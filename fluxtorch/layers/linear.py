@@ -70,7 +70,7 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Any) -> Any:
         x, W = ctx.saved_tensors
-        # Of what another way back goes through, or something looks on, torch's operations are to be seen.
+        # Where this is differentiated in turn, or something looks on, it takes operations that know how.
         product = linear if torch.is_grad_enabled() or not is_eager(g) else _product
         to_x, to_W, to_b = ctx.needs_input_grad
         dW = dx = None
