@@ -106,7 +106,7 @@ def is_eager(x: torch.Tensor) -> bool:
     Where something does, it should see torch's own operations, and gets none from an `autograd.Function`.
     """
     return not (
-        torch.compiler.is_compiling()
+        torch.compiler.is_dynamo_compiling()
         or _transforms()
         or _dispatching()
         or _overriding()

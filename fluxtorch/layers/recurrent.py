@@ -29,6 +29,7 @@ from fluxtorch.layers.basic import (
     whole,
 )
 from fluxtorch.layers.layer import Layer, layer
+from fluxtorch.layers.lstm_step import lstm_step
 from fluxtorch.layers.show import optional
 from fluxtorch.nnlib.activations import relu
 from fluxtorch.onehotarrays import OneHotArray
@@ -521,7 +522,7 @@ class _LSTM(_Cell):
         return array(h[0]), array(h[1])
 
     def _one(self, x: Tensor, hs: list[Tensor], Wi: Tensor, Wh: Tensor, b: Tensor) -> tuple[Tensor, ...]:
-        return torch.lstm_cell(x, hs, Wi, Wh, b, _no_bias(b))
+        return lstm_step(x, hs, Wi, Wh, b) or torch.lstm_cell(x, hs, Wi, Wh, b, _no_bias(b))
 
     def _kernel(self) -> Any:
         return torch.lstm

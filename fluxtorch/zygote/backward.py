@@ -10,6 +10,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn.parallel import DistributedDataParallel
 from torch.torch_version import TorchVersion
 
+from fluxtorch.zygote.later import together, wished
 from fluxtorch.zygote.scope import nested
 from fluxtorch.zygote.tracked import raw
 
@@ -54,10 +55,12 @@ def differentiate(
     again = nested()
     plain = seeds is None and before is None and not wrappers
     if plain and len(ys) == 1 and type(ys[0]) is torch.Tensor and _engine is not None and ys[0].is_cpu:
-        one = (torch.ones_like(ys[0]),)
-        return _engine.run_backward(  # type: ignore[no-any-return]
-            tuple(ys), one, keep or again, again, tuple(leaves), allow_unreachable=True, accumulate_grad=False
-        )
+        y = ys[0]
+        # At the end: a leaf on which the loss doesn't depend is no error, and nothing goes into any `.grad`.
+        way = (y,), (torch.ones_like(y),), keep or again, again, tuple(leaves), True, False
+        if keep or again or not wished():
+            return _engine.run_backward(*way)  # type: ignore[no-any-return]
+        return together(lambda: _engine.run_backward(*way), y, leaves)
     ys = [raw(y) for y in ys]
     if wrappers:
         if again or before is not None or not all(leaf.is_leaf for leaf in leaves):

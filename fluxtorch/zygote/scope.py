@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from typing_extensions import Self
 
-__all__ = ["differentiating", "nested", "scope", "when_done", "within_gradient"]
+__all__ = ["differentiating", "nested", "outermost", "scope", "when_done", "within_gradient"]
 
 
 _IN_PLACE = (
@@ -50,6 +50,11 @@ def within_gradient(x: Any = None) -> bool:
 def nested() -> bool:
     """True where one `gradient` call runs inside another, so that its result must carry a graph."""
     return _local.depth > 1
+
+
+def outermost() -> bool:
+    """True within a `gradient` call that runs in no other."""
+    return _local.depth == 1
 
 
 def scope() -> int | None:
