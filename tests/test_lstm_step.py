@@ -54,17 +54,28 @@ def wanted(m: Any, xs: Any) -> list[torch.Tensor]:
     return list(torch.autograd.grad(total, list(m.parameters())))
 
 
-def found(m: Any, grad: Any) -> list[torch.Tensor]:
-    got = Flux.Functors.fleaves(grad)
-    return [g for g in got if isinstance(g, torch.Tensor)]
+def wanted_of(m: Any, xs: Any, *ps: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    return torch.autograd.grad(loss(m, xs), ps)
+
+
+class Same(torch.autograd.Function):
+    """What it is given, for the sake of another way back."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        return x.clone()
+
+
+def found(grad: Any) -> list[torch.Tensor]:
+    return [g for g in Flux.Functors.fleaves(grad) if isinstance(g, torch.Tensor)]
 
 
 def test_explicit_and_again(count):
     m, xs = model(), batches()
     for _ in range(2):
-        torch.testing.assert_close(found(m, gradient(lambda m: loss(m, xs), m)[0]), wanted(m, xs))
+        torch.testing.assert_close(found(gradient(lambda m: loss(m, xs), m)[0]), wanted(m, xs))
     assert count() == (20, 0)
-    torch.testing.assert_close(found(m, withgradient(lambda m: loss(m, xs), m).grad[0]), wanted(m, xs))
+    torch.testing.assert_close(found(withgradient(lambda m: loss(m, xs), m).grad[0]), wanted(m, xs))
     torch.testing.assert_close(withgradient(lambda m: loss(m, xs), m).val, loss(m, xs).detach())
 
 
@@ -76,7 +87,7 @@ def test_implicit_and_other_arguments(count):
     assert count() == (10, 0)
     x = torch.stack(xs)
     dm, dx = gradient(loss, m, x)
-    torch.testing.assert_close(found(m, dm), wanted(m, xs))
+    torch.testing.assert_close(found(dm), wanted(m, xs))
     leaf = x.clone().requires_grad_()
     torch.testing.assert_close(dx, torch.autograd.grad(loss(m, leaf), leaf)[0])
 
@@ -107,10 +118,6 @@ def test_by_some_of_the_parameters(count):
     assert got.b is None
 
 
-def wanted_of(m: Any, xs: Any, *ps: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    return torch.autograd.grad(loss(m, xs), ps)
-
-
 def test_weights_used_elsewhere_too(count):
     m, xs = model(), batches()
     cell = m[0].cell
@@ -118,7 +125,7 @@ def test_weights_used_elsewhere_too(count):
     def both(m: Any) -> torch.Tensor:
         return loss(m, xs) + (m[0].cell.Wi ** 3).sum() + m[0].cell.b.square().sum()
 
-    torch.testing.assert_close(found(m, gradient(both, m)[0]), list(torch.autograd.grad(both(m), list(m.parameters()))))
+    torch.testing.assert_close(found(gradient(both, m)[0]), list(torch.autograd.grad(both(m), list(m.parameters()))))
     assert count()[0] and cell.Wi.grad is None
 
 
@@ -146,7 +153,7 @@ def test_further_derivatives(count):
     want = torch.autograd.grad(by_hand(m, True), list(m.parameters()), allow_unused=True)
     for f in (penalty, lambda m: by_hand(m, True)):  # the second in a gradient that doesn't know
         got = gradient(f, m)[0]
-        for g, w in zip(found(m, got), [w for w in want if w is not None], strict=True):
+        for g, w in zip(found(got), [w for w in want if w is not None], strict=True):
             torch.testing.assert_close(g, w)
 
 
@@ -154,11 +161,7 @@ def test_a_way_back_of_somebody_s_own_within(count):
     m, xs = model(), batches()
     inner = []
 
-    class Own(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
-            return x.clone()
-
+    class Own(Same):
         @staticmethod
         def backward(ctx: Any, g: torch.Tensor) -> torch.Tensor:
             with torch.enable_grad():
@@ -168,19 +171,19 @@ def test_a_way_back_of_somebody_s_own_within(count):
 
     other = copy.deepcopy(m)
     got = gradient(lambda m: Own.apply(loss(m, xs)), m)[0]
-    torch.testing.assert_close(found(m, got), wanted(m, xs))
+    torch.testing.assert_close(found(got), wanted(m, xs))
     torch.testing.assert_close(inner, wanted(m, xs))
     inner.clear()
     other = m  # the same weights in both
-    torch.testing.assert_close(found(m, gradient(lambda m: Own.apply(loss(m, xs)), m)[0]), wanted(m, xs))
+    torch.testing.assert_close(found(gradient(lambda m: Own.apply(loss(m, xs)), m)[0]), wanted(m, xs))
     torch.testing.assert_close(inner, wanted(m, xs))
 
 
 def test_pullback_jacobian_and_backward(count):
     m, xs = model(), batches()
     _, back = pullback(lambda m: loss(m, xs), m)
-    torch.testing.assert_close(found(m, back(1.0)[0]), wanted(m, xs))
-    torch.testing.assert_close(found(m, back(2.0)[0]), [2 * g for g in wanted(m, xs)])
+    torch.testing.assert_close(found(back(1.0)[0]), wanted(m, xs))
+    torch.testing.assert_close(found(back(2.0)[0]), [2 * g for g in wanted(m, xs)])
 
     def left(m: Any) -> torch.Tensor:
         y = loss(m, xs)
@@ -189,24 +192,20 @@ def test_pullback_jacobian_and_backward(count):
 
     got = gradient(left, m)[0]
     torch.testing.assert_close([p.grad for p in m.parameters()], wanted(m, xs))
-    torch.testing.assert_close(found(m, got), wanted(m, xs))
+    torch.testing.assert_close(found(got), wanted(m, xs))
 
 
 def test_what_came_before_is_constant(count):
     m, xs = model(), batches()
     kept = (m[0].cell.Wi * 2).sum()  # a graph that leads to the weights
     got = gradient(lambda m: loss(m, xs) + kept, m)[0]
-    torch.testing.assert_close(found(m, got), wanted(m, xs))
+    torch.testing.assert_close(found(got), wanted(m, xs))
 
 
 def test_an_error_on_the_way_leaves_nothing(count):
     m, xs = model(), batches()
 
-    class Broken(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
-            return x.clone()
-
+    class Broken(Same):
         @staticmethod
         def backward(ctx: Any, g: torch.Tensor) -> torch.Tensor:
             raise ArithmeticError("broken")
@@ -217,12 +216,12 @@ def test_an_error_on_the_way_leaves_nothing(count):
 
     with pytest.raises(ArithmeticError):
         gradient(broken, m)
-    torch.testing.assert_close(found(m, gradient(lambda m: loss(m, xs), m)[0]), wanted(m, xs))
+    torch.testing.assert_close(found(gradient(lambda m: loss(m, xs), m)[0]), wanted(m, xs))
 
 
 def test_vectors_and_a_wrong_size(count):
     m = model()
     xs = [x[:, 0] for x in batches()]
-    torch.testing.assert_close(found(m, gradient(lambda m: loss(m, xs), m)[0]), wanted(m, [x[:, None] for x in xs]))
+    torch.testing.assert_close(found(gradient(lambda m: loss(m, xs), m)[0]), wanted(m, [x[:, None] for x in xs]))
     with pytest.raises(DimensionMismatch, match="batch of 6"):
         gradient(lambda m: loss(m, [*batches(1), *batches(1, 4)]), m)

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch.torch_version import TorchVersion
 
 from fluxtorch.layers.layer import PLAIN, is_eager
+from fluxtorch.zygote.backward import TRIED
 
 # Multiplications for each thread below which the more that oneDNN needs to get going, some 30 µs, isn't made good.
 _WORTH = 1 << 22
@@ -34,9 +34,8 @@ def _product(x: torch.Tensor, W: torch.Tensor, b: torch.Tensor | None) -> torch.
 
 @functools.cache
 def _onednn_is_faster() -> bool:
-    # The product by itself is private to torch, so only where it was tried.
     return (
-        TorchVersion(torch.__version__) < "2.14"
+        TRIED
         and torch.backends.mkl.is_available()
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
         and torch.backends.cpu.get_cpu_capability() == "AVX512"

@@ -192,9 +192,7 @@ def _known(tree: Any, model: Any, grad: Any) -> Any:
     plan, grads = grad.__flat__
     if not is_planned(model, plan):
         return None
-    known, leaves = getattr(tree, "__flat__", _NOTHING)
-    if known is not plan.place:
-        leaves = leaves_at(tree, plan.place, len(plan.leaves))
+    leaves = leaves_at(tree, plan.place, len(plan.leaves))
     return None if leaves is None else groups_of(zip(leaves, plan.leaves, grads, strict=True))
 
 
@@ -222,16 +220,13 @@ def groups_of(entries: Iterable[Any]) -> Any:
     return list(groups.values())
 
 
-_NOTHING = (None, None)
-
-
 def leaves_at(tree: Any, place: Any, n: int) -> list[Leaf] | None:
     """The leaf for each of the `n` parameters that the gradients at `place` are by; None if `tree` isn't for them.
 
     The tree keeps the answer for as long as it is asked for the same place.
     """
     tree = bare(tree)
-    known, leaves = getattr(tree, "__flat__", _NOTHING)
+    known, leaves = getattr(tree, "__flat__", (None, None))
     if known is not place or place is None:
         leaves = _leaves_at(tree, place, n)
         if type(tree) is NamedTuple:

@@ -14,11 +14,13 @@ from fluxtorch.zygote.later import together, wished
 from fluxtorch.zygote.scope import nested
 from fluxtorch.zygote.tracked import raw
 
+# What is private to torch is asked for only in versions in which that was tried.
+TRIED = TorchVersion(torch.__version__) < "2.14"
 # What torch.autograd.grad calls once it is sure of what is known here, and has made its settings known to the threads
-# of a GPU. Private to torch, so only where it was tried.
-_engine: Any = torch.autograd.Variable._execution_engine if TorchVersion(torch.__version__) < "2.14" else None
+# of a GPU.
+_engine: Any = torch.autograd.Variable._execution_engine if TRIED else None
 
-__all__ = ["differentiate", "ends", "is_wrapper", "reaches_back"]
+__all__ = ["TRIED", "differentiate", "ends", "is_wrapper", "reaches_back"]
 
 
 def reaches_back(ys: Sequence[torch.Tensor], start: int) -> bool:

@@ -375,9 +375,7 @@ def collect(place: Any, grads: Sequence[torch.Tensor | None]) -> Any:
         value = None if p is None else grads[p] if type(p) is int else collect(p, grads)
         found = found or value is not None
         values.append(value)
-    if not found:
-        return None
-    return tuple(values) if type(kids) is tuple else _like(kids, values)
+    return _like(kids, values) if found else None
 
 
 def _collected(places: Sequence[Any], grads: Sequence[torch.Tensor | None], lifted: Lifted) -> tuple[Any, ...]:
